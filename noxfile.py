@@ -1,0 +1,73 @@
+"""Sessions of depthbench; ``nox --list`` shows them. Arguments after ``--`` reach the command line tool, or pytest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+
+CONSTRAINTS = ("-c", "constraints.txt")
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    """Requirements of a dependency group of pyproject.toml."""
+    return nox.project.dependency_groups(PROJECT, name)  # type: ignore[no-any-return]
+
+
+def install(session: nox.Session, *extra: str) -> None:
+    """Install this checkout as a wheel, with pinned versions."""
+    session.install("--quiet", *CONSTRAINTS, ".", *extra)
+
+
+def run_suite(session: nox.Session, suite: str) -> None:
+    """Run a catalogue suite into runs/SUITE; a second run recomputes nothing."""
+    install(session)
+    out = Path("runs") / suite
+    session.run("depthbench", "run", suite, "--out", str(out), *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests."""
+    install(session, *group("test"))
+    session.run("pytest", "-n", "2", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style with ruff."""
+    session.install("--quiet", *CONSTRAINTS, *group("lint"))
+    session.run("ruff", "check", ".", *session.posargs)
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Check types with mypy, on the installed wheel."""
+    install(session, *group("typecheck"))
+    session.run("mypy", "-p", "depthbench", *session.posargs)
+
+
+@nox.session
+def jetson_suite(session: nox.Session) -> None:
+    """Compare all networks for Jetson boards and write the report."""
+    run_suite(session, "jetson")
+
+
+@nox.session
+def desktop_suite(session: nox.Session) -> None:
+    """Compare all networks on this CPU and write the report."""
+    run_suite(session, "desktop")
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """Write the report of a run again: nox -s report -- runs/jetson."""
+    install(session)
+    session.run("depthbench", "report", *(session.posargs or ["runs/jetson"]))
