@@ -1,0 +1,134 @@
+"""Evaluation of real, small ONNX files on images that the test writes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from depthbench.suites.data import DepthDataset, open_dataset
+from depthbench.suites.evaluate import evaluate_onnx
+from depthbench.suites.metrics import METRICS
+
+
+def _network(path: Path, height: int | str = 32, width: int | str = 64, *, factor: float = 10.0) -> Path:
+    """depth = factor · mean of the channels."""
+    scale = helper.make_tensor("factor", TensorProto.FLOAT, (1,), [factor])
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["grey"], axes=[1], keepdims=1),
+        helper.make_node("Mul", ["grey", "factor"], ["metres"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, c, height, width))
+        for n, c in (("image", 3), ("metres", 1))
+    ]
+    graph = helper.make_graph(nodes, "grey", ends[:1], ends[1:], [scale])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Eight images, each of one grey value g, with depth 10 g/255 m everywhere."""
+    for i in range(8):
+        grey = 51 + 20 * i
+        for kind, value in (
+            ("rgb", np.full((40, 60, 3), grey, np.uint8)),
+            ("depth", np.full((40, 60), grey * 40, np.uint16)),
+        ):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(value).save(tmp_path / "data" / kind / f"{i}.png")
+    return tmp_path / "data"
+
+
+def _open(root: Path) -> DepthDataset:
+    return open_dataset("folder", "test", root=root, depth_scale=255 * 4)
+
+
+def test_perfect_network(root: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    result = evaluate_onnx(
+        _network(tmp_path / "m.onnx"), _open(root), "native", samples=3, progress=lambda i, n: seen.append((i, n))
+    )
+    assert result.summary() == pytest.approx(
+        {"n": 7, **dict.fromkeys(METRICS, 0), "delta1": 1, "delta2": 1, "delta3": 1}, abs=1e-4
+    )
+    assert result.size == (32, 64)
+    assert seen == [(i + 1, 7) for i in range(7)]
+    assert (result.rgb.shape, result.rgb.dtype) == ((3, 3, 40, 60), np.uint8)
+    assert (result.depth.shape, result.depth.dtype) == ((3, 40, 60), np.float16)
+    assert np.allclose(result.prediction, result.depth, rtol=2e-3)
+    assert [int(rgb[0, 0, 0]) * 10 / 255 for rgb in result.rgb] == pytest.approx(result.depth[:, 0, 0], rel=2e-3)
+
+
+def test_a_tenth_too_far(root: Path, tmp_path: Path) -> None:
+    result = evaluate_onnx(_network(tmp_path / "m.onnx", factor=11.0), _open(root), "native", limit=4)
+    assert result.n == 4
+    assert result.metrics["abs_rel"] == pytest.approx([0.1] * 4, rel=1e-4)
+    assert result.metrics["rmse_log"] == pytest.approx([math.log(1.1)] * 4, rel=1e-4)
+    assert result.summary()["rmse_m"] == pytest.approx(np.mean(result.metrics["rmse_m"]))
+
+
+def test_open_input_size_is_the_callers_or_the_protocols(root: Path, tmp_path: Path) -> None:
+    path = _network(tmp_path / "m.onnx", "H", "W")
+    for size in (None, (64, 32)):
+        assert evaluate_onnx(path, _open(root), "native", size=size, limit=1).summary()["rmse_m"] < 1e-4
+    fixed = _network(tmp_path / "f.onnx")
+    with pytest.raises(ValueError, match=rf"^{fixed}: its input is 32x64, not 64x32$"):
+        evaluate_onnx(fixed, _open(root), "native", size=(64, 32))
+
+
+def test_image_without_ground_truth_is_not_counted(root: Path, tmp_path: Path) -> None:
+    dataset = _open(root)
+    stem = dataset.label(1).removeprefix("rgb/")
+    Image.fromarray(np.zeros((40, 60), np.uint16)).save(root / "depth" / f"{stem}.png")
+    result = evaluate_onnx(_network(tmp_path / "m.onnx"), dataset, "native")
+    assert (result.n, len(result.images)) == (6, 7)
+    stored = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert stored["metrics"]["rmse_m"][1] is None
+    assert stored["images"][1] == f"rgb/{stem}"
+    assert stored["dataset_digest"] == dataset.digest
+
+
+def test_nothing_to_score(root: Path, tmp_path: Path) -> None:
+    for path in (root / "depth").iterdir():
+        Image.fromarray(np.zeros((40, 60), np.uint16)).save(path)
+    with pytest.raises(ValueError, match=r"^folder test: no image has valid ground truth under protocol native$"):
+        evaluate_onnx(_network(tmp_path / "m.onnx"), _open(root), "native")
+
+
+def test_bad_files_and_names(root: Path, tmp_path: Path) -> None:
+    path = _network(tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match=r"^unknown protocol 'nativ'; did you mean native\?"):
+        evaluate_onnx(path, _open(root), "nativ")
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/no.onnx: no such file$"):
+        evaluate_onnx(tmp_path / "no.onnx", _open(root), "native")
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ValueError, match=rf"^{path}: ONNX Runtime cannot load it \([^\n]*\)$"):
+        evaluate_onnx(path, _open(root), "native")
+
+
+def test_prediction_that_is_not_finite_names_the_image(root: Path, tmp_path: Path) -> None:
+    path = _network(tmp_path / "m.onnx", factor=math.inf)
+    dataset = _open(root)
+    with pytest.raises(
+        ValueError, match=rf"^{path}: {dataset.label(0)}: the prediction is not finite at 2400 of 2400 pixels$"
+    ):
+        evaluate_onnx(path, dataset, "native")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("DEPTHBENCH_DATA" not in os.environ, reason="DEPTHBENCH_DATA is not set: no NYU images")
+def test_published_network_on_nyu_scores_as_an_independent_script_found() -> None:
+    path = Path(os.environ["DEPTHBENCH_DATA"]) / "external" / "fastdepth_224_float.onnx"
+    got = evaluate_onnx(path, open_dataset("nyu-labeled", "test"), "nyu-fastdepth", threads=2).summary()
+    expected = {"rmse_m": 0.6080, "abs_rel": 0.1672, "delta1": 0.7690}
+    assert {name: got[name] for name in expected} == pytest.approx(expected, rel=5e-3)
+    assert got["n"] == 654
