@@ -73,11 +73,15 @@ def edge_aware_loss(pred: Tensor, rgb: Tensor, mask: Tensor | None = None, *, sh
 
 @dataclass(frozen=True)
 class DepthLoss:
-    """The training loss: a weighted sum of the three terms. A weight of 0 leaves its term out."""
+    """The training loss: a weighted sum of the three terms. A weight of 0 leaves its term out.
+
+    ``variance_focus``: of :func:`silog_loss`; 1 leaves the overall scale of the predictions free, 0 is the plain log error.
+    """
 
     silog: float = 1.0
     gradient: float = 0.5
     edge: float = 0.1
+    variance_focus: float = 0.85
 
     def __call__(self, pred: Tensor, depth: Tensor, rgb: Tensor) -> Tensor:
         """``pred``, ``depth`` (B, 1, H, W) metres, 0 = invalid; ``rgb`` (B, 3, H, W) in [0, 1]. Returns a scalar.
@@ -87,7 +91,7 @@ class DepthLoss:
         mask = depth > 0
         total = pred.float().sum() * 0.0
         if self.silog:
-            total = total + self.silog * silog_loss(pred, depth, mask)
+            total = total + self.silog * silog_loss(pred, depth, mask, variance_focus=self.variance_focus)
         if self.gradient:
             total = total + self.gradient * gradient_loss(pred, depth, mask)
         if self.edge:
