@@ -1,0 +1,195 @@
+"""Predicted latencies: single kernels by hand, precisions, labels, and errors."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from depthbench.baselines import build_fastdepth
+from depthbench.suites.export import export_onnx
+from depthbench.suites.targets.predicted import BOARDS, EFFICIENCY, INTERVAL, INTERVAL_NOTE, THIN, check, predict
+
+SCALE = (numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(np.int8(0), "z"))
+
+
+def bare(name: str, *dims: int, kind: int = TensorProto.FLOAT) -> TensorProto:
+    """A stored tensor of which the file has the shape but not the values."""
+    tensor = TensorProto(name=name, dims=dims, data_type=kind, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="weights-not-included")
+    return tensor
+
+
+def saved(folder: Path, nodes: Sequence[NodeProto], weights: Sequence[TensorProto], shape: Sequence[int]) -> Path:
+    """An ONNX file of a network from ``x`` to ``y``."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(list(nodes), "g", [x], [y], list(weights))
+    path = folder / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), path)
+    return path
+
+
+def convolution(folder: Path, channels: int = 64, side: int = 56) -> Path:
+    """A 3×3 convolution and its ReLU."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    return saved(folder, nodes, [bare("w", channels, channels, 3, 3)], (1, channels, side, side))
+
+
+def quantized_convolution(folder: Path, channels: int = 64, side: int = 56) -> Path:
+    """The same with quantize/dequantize pairs, followed by a pair."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wd"]),
+        helper.make_node("Conv", ["xd", "wd"], ["c"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    weight = bare("w", channels, channels, 3, 3, kind=TensorProto.INT8)
+    return saved(folder, nodes, [*SCALE, weight], (1, channels, side, side))
+
+
+@pytest.mark.parametrize(("precision", "tflops"), [("fp16", 0.472), ("fp32", 0.236)])
+def test_a_convolution_by_hand(tmp_path: Path, precision: str, tflops: float) -> None:
+    prediction = predict(convolution(tmp_path), "jetson-nano", precision)
+    nano = EFFICIENCY["Maxwell"]
+    channels0, terms0 = THIN[precision]
+    macs = 64 * 64 * 9 * 56 * 56 * (1 + channels0 / 64) * (1 + terms0 / (64 * 9))
+    share = nano.dense * (nano.fp32 if precision == "fp32" else 1)
+    expected = nano.launch_us * 1e-3 + macs / (tflops * 1e12 / 2 * share) * 1e3
+    assert prediction.latency_ms == pytest.approx(expected)
+    assert prediction.bound == "arithmetic"
+    assert prediction.share_by_class == {"dense": 1.0}
+    assert [(layer.name, layer.ops, layer.bound) for layer in prediction.top_layers] == [
+        ("first", "Conv+Relu", "arithmetic")
+    ]
+
+
+def test_a_memory_bound_kernel_by_hand(tmp_path: Path) -> None:
+    path = saved(tmp_path, [helper.make_node("Relu", ["x"], ["y"])], [], (1, 64, 480, 640))
+    prediction = predict(path, "jetson-tx2", "fp16")
+    pascal = EFFICIENCY["Pascal"]
+    expected = pascal.launch_us * 1e-3 + 2 * 64 * 480 * 640 * 2 / (59.7e9 * pascal.stream) * 1e3
+    assert prediction.latency_ms == pytest.approx(expected)
+    assert prediction.bound == "memory"
+    assert predict(path, "jetson-tx2", "fp32").latency_ms == pytest.approx(2 * expected - pascal.launch_us * 1e-3)
+
+
+def test_tiny_kernels_cost_their_launches(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Softmax", ["x"], ["a"]), helper.make_node("Softmax", ["a"], ["y"])]
+    prediction = predict(saved(tmp_path, nodes, [], (1, 4, 4)), "jetson-orin-nano-super")
+    assert prediction.bound == "launch"
+    assert prediction.kernels == 2
+    assert prediction.latency_ms == pytest.approx(2 * EFFICIENCY["Ampere"].launch_us * 1e-3, rel=0.01)
+
+
+def test_precision_decides_arithmetic_and_bytes(tmp_path: Path) -> None:
+    def latency(path: Path, precision: str) -> float:
+        return predict(path, "jetson-xavier-nx", precision).latency_ms
+
+    (tmp_path / "float").mkdir()
+    plain, quantized = convolution(tmp_path / "float", 256), quantized_convolution(tmp_path, 256)
+    assert latency(plain, "fp32") > latency(plain, "fp16") > latency(quantized, "int8")
+    assert latency(quantized, "fp16") == latency(plain, "fp16"), "the pairs vanish"
+    assert latency(quantized, "fp32") == latency(plain, "fp32")
+    assert predict(quantized, "jetson-xavier-nx", "int8").notes == ()
+    assert predict(plain, "jetson-xavier-nx", "int8").notes == (
+        "no quantize/dequantize nodes in the file: every convolution and matrix product is taken as INT8",
+    )
+
+
+def test_float_nodes_of_an_int8_file_run_in_fp16(tmp_path: Path) -> None:
+    (tmp_path / "float").mkdir()
+    tail = helper.make_node("Softmax", ["y"], ["z2"])
+
+    def softmax_ms(path: Path, precision: str) -> float:
+        model = onnx.load(path, load_external_data=False)
+        model.graph.node.append(tail)
+        model.graph.output[0].name = "z2"
+        onnx.save(model, path)
+        layers = predict(path, "jetson-agx-orin", precision).top_layers
+        return next(layer.latency_ms for layer in layers if layer.kind == "softmax")
+
+    in_int8 = softmax_ms(quantized_convolution(tmp_path), "int8")
+    assert in_int8 == softmax_ms(convolution(tmp_path / "float"), "fp16")
+
+
+def test_a_prediction_says_that_it_is_one(tmp_path: Path) -> None:
+    prediction = predict(convolution(tmp_path), "jetson-orin-nano")
+    assert prediction.kind == "predicted"
+    assert prediction.interval_ms == tuple(prediction.latency_ms * share for share in INTERVAL)
+    assert prediction.interval_ms[0] < prediction.latency_ms < prediction.interval_ms[1]
+    assert sum(prediction.share_by_class.values()) == pytest.approx(1)
+    assert sum(prediction.share_by_bound.values()) == pytest.approx(1)
+    assert json.loads(json.dumps(prediction.to_json()))["interval_ms"] == list(prediction.interval_ms)
+    latency = prediction.latency()
+    assert (latency.kind, latency.samples_ms, latency.latency_ms) == ("predicted", [], prediction.latency_ms)
+    assert (latency.interval_ms, latency.interval_note) == (prediction.interval_ms, INTERVAL_NOTE)
+    json.dumps(latency.details)
+
+
+def test_boards_are_consistent() -> None:
+    assert sorted(BOARDS) == [
+        "jetson-agx-orin",
+        "jetson-agx-xavier",
+        "jetson-nano",
+        "jetson-orin-nano",
+        "jetson-orin-nano-super",
+        "jetson-orin-nx",
+        "jetson-tx2",
+        "jetson-xavier-nx",
+    ]
+    assert {name for name, board in BOARDS.items() if board.int8_tops is None} == {"jetson-nano", "jetson-tx2"}
+    text = resources.files("depthbench.suites.targets").joinpath("boards.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        peak = int(row["cuda_cores"]) * 2 * float(row["gpu_max_mhz"]) * 1e6 / 1e12
+        assert float(row["fp32_tflops"]) == pytest.approx(peak, rel=0.01), row["board"]
+        assert row["source"]
+        assert BOARDS[row["board"]].gpu in EFFICIENCY
+
+
+def test_the_super_mode_is_faster(tmp_path: Path) -> None:
+    path = convolution(tmp_path)
+    assert predict(path, "jetson-orin-nano-super").latency_ms < predict(path, "jetson-orin-nano").latency_ms
+
+
+def test_interval_holds_a_published_latency_outside_the_fit(tmp_path: Path) -> None:
+    """FastDepth, NetAdapt-pruned, on the TX2's GPU: 5.6 ms in FP32 (Wofk et al., ICRA 2019, TVM)."""
+    path = export_onnx(build_fastdepth("fastdepth-pruned"), tmp_path / "m.onnx", (224, 224), opset=13)
+    low, high = predict(path, "jetson-tx2", "fp32").interval_ms
+    assert low < 5.6 < high
+
+
+def test_errors_name_the_choices(tmp_path: Path) -> None:
+    path = convolution(tmp_path)
+    with pytest.raises(ValueError, match=r"^jetson-nano has no fast INT8: use fp16$"):
+        predict(path, "jetson-nano", "int8")
+    with pytest.raises(ValueError, match="unknown board") as error:
+        predict(path, "jetson-nanno")
+    assert str(error.value) == (
+        "unknown board 'jetson-nanno'; did you mean jetson-nano? (choices: jetson-agx-orin, jetson-agx-xavier, "
+        "jetson-nano, jetson-orin-nano, jetson-orin-nano-super, jetson-orin-nx, jetson-tx2, jetson-xavier-nx)"
+    )
+    with pytest.raises(ValueError, match="unknown precision 'fp8'"):
+        check("jetson-tx2", "fp8")
+    with pytest.raises(ValueError, match=r"missing\.onnx: no such file"):
+        predict(tmp_path / "missing.onnx", "jetson-tx2")
+
+
+def test_predicting_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from depthbench.suites.targets.predicted import predict; "
+        f"predict(Path({str(convolution(tmp_path))!r}), 'jetson-nano'); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
