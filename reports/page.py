@@ -1,0 +1,254 @@
+"""The report as one HTML page that needs nothing else: what it says (:func:`page_content`) and how (``report.html``)."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from depthbench.reports.load import COLUMNS, Run
+from depthbench.reports.pareto import TOLERANCE, Front, cell_name, choose, families, fronts
+from depthbench.reports.plots import speedup_grid
+from depthbench.reports.stats import MIN_FOR_INTERVAL
+from depthbench.reports.summary import MISSING, significant
+from depthbench.reports.theme import MARKERS, family_name, family_order, family_slot
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as PNG, for a light and a dark page, and what it shows in words."""
+
+    light: bytes
+    dark: bytes
+    alt: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of a report: fronts by slug, and the pictures when there are any."""
+
+    fronts: Mapping[str, Figure] = field(default_factory=dict)
+    pictures: Figure | None = None
+    pictures_left_out: tuple[str, ...] = ()
+
+
+def render_page(run: Run, figures: Figures, files: list[str]) -> str:
+    """The page. ``files`` are names of files that lie beside it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("depthbench.reports", "."),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "uri": _data_uri, "plus": signed}
+    return environment.get_template("report.html").render(page_content(run), figures=figures, files=files)
+
+
+def page_content(run: Run) -> dict[str, Any]:
+    """Everything that the page says, as plain values."""
+    cells = run.cells
+    counts = Counter(cells["status"])
+    return {
+        "suite": _suite_name(run.manifest),
+        "facts": _facts(run),
+        "counts": {status: counts.get(status, 0) for status in ("ok", "skipped", "failed")},
+        "pending": len(run.pending),
+        "missing_evaluations": len(run.missing_evaluations),
+        "targets": [_target(front, cells) for front in fronts(cells)],
+        "without_front": _without_front(cells),
+        "tolerance": TOLERANCE,
+        "compression": _compression(cells),
+        "rows": list(_table_rows(cells)),
+        "choices": {name: _unique(cells[name]) for name in ("target", "model", "recipe", "status")},
+        "skipped": _reasons(cells, "skipped"),
+        "failed": _reasons(cells, "failed"),
+        "methods": _methods(run),
+        "marks": {slot: mark for slot, mark, _ in family_marks(cells)},
+        "columns": [(name, unit, meaning) for name, (_, unit, meaning) in COLUMNS.items()],
+        "environment": environment_rows(run),
+    }
+
+
+def number(value: float | None, digits: int | None = None) -> str:
+    """A number for people: ``digits`` decimals, or three significant digits; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return MISSING
+    return significant(value) if digits is None else f"{value:.{digits}f}"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign, or a dash."""
+    return MISSING if math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _unique(values: pd.Series) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _suite_name(manifest: Mapping[str, Any]) -> str:
+    suite = manifest.get("suite")
+    return str(suite.get("name", "run")) if isinstance(suite, Mapping) else str(suite or "run")
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    cells = run.cells
+    facts = [
+        ("models", str(cells["model"].nunique())),
+        ("recipes", str(cells["recipe"].nunique())),
+        ("targets", ", ".join(_unique(cells["target"]))),
+        ("images", ", ".join(_unique(cells["dataset"] + " (" + cells["protocol"] + ")"))),
+        ("started", str(run.manifest.get("started") or "")[:16].replace("T", " ")),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _target(front: Front, cells: pd.DataFrame) -> dict[str, Any]:
+    choice, sizes = choose(front), front.usual_size
+    picks = {"best choice": choice.best, "most accurate": choice.most_accurate, "fastest": choice.fastest}
+    everywhere = list(cells["family"])
+    named = {cell["id"]: cell_name(cell, usual_size=sizes) for _, cell in front.cells.iterrows()}
+    return {
+        "slug": front.slug,
+        "name": front.target,
+        "kind": front.latency_kind,
+        "images": f"{front.dataset} ({front.protocol})",
+        "size": f"{sizes[0]}×{sizes[1]}",
+        "several_sizes": len(front.cells.drop_duplicates(["height", "width"])) > 1,
+        "left_out": front.left_out,
+        "picks": [(label, named[cell["id"]], cell.to_dict()) for label, cell in picks.items()],
+        "families": [
+            row
+            | {
+                "name": family_name(str(row["family"])),
+                "slot": family_slot(str(row["family"]), everywhere),
+                "best_name": named[row["best"]],
+            }
+            for row in families(front).to_dict("records")
+        ],
+    }
+
+
+def _without_front(cells: pd.DataFrame) -> list[tuple[str, str]]:
+    """Targets that have no cell with both numbers, and why."""
+    shown = {front.target for front in fronts(cells)}
+    result = []
+    for target in _unique(cells["target"]):
+        if target not in shown:
+            here = cells[cells["target"] == target]
+            reasons = (
+                ["no cell has both a latency and an accuracy"] if (here["status"] == "ok").any() else here["reason"]
+            )
+            result.append((target, "; ".join(dict.fromkeys(reasons))))
+    return result
+
+
+def _compression(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per target, the speed-ups of :func:`speedup_grid` with a shade from -1 (half as fast) to 1 (twice as fast)."""
+    tables = []
+    for target in _unique(cells["target"]):
+        grid = speedup_grid(cells, target)
+        if grid.empty:
+            continue
+        here = cells[(cells["target"] == target) & cells["speedup"].notna()]
+        rows = [
+            (model, [(value, _shade(value)) for value in values])
+            for model, values in zip(grid.index, grid.to_numpy(), strict=True)
+        ]
+        kinds = _unique(here["latency_kind"])
+        parents = _unique(here["parent_recipe"])
+        tables.append(
+            {"target": target, "kinds": kinds, "parents": parents, "recipes": list(grid.columns), "rows": rows}
+        )
+    return tables
+
+
+def _shade(speedup: float) -> float:
+    return 0.0 if math.isnan(speedup) else max(-1.0, min(1.0, math.log2(speedup)))
+
+
+def _table_rows(cells: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    everywhere = list(cells["family"])
+    rows: list[dict[str, Any]] = [{str(name): value for name, value in row.items()} for row in cells.to_dict("records")]
+    for row in rows:
+        slower = row["speedup"] < 1
+        remarks = [flag for flag in row["flags"].split("; ") if flag]
+        yield row | {
+            "slot": family_slot(row["family"], everywhere),
+            "size": f"{row['height']}×{row['width']}",
+            "slower": slower,
+            "remarks": remarks,
+        }
+
+
+def _reasons(cells: pd.DataFrame, status: str) -> list[dict[str, Any]]:
+    """The cells of a status by reason, the commonest first."""
+    groups = []
+    for reason, here in cells[cells["status"] == status].groupby("reason", sort=False):
+        names = [f"{cell_name(cell)} on {cell['target']}" for _, cell in here.iterrows()]
+        groups.append(
+            {"reason": reason or "no reason was recorded", "cells": names, "targets": _unique(here["target"])}
+        )
+    return sorted(groups, key=lambda group: -len(group["cells"]))
+
+
+def _methods(run: Run) -> dict[str, Any]:
+    """What the page says about how its numbers were obtained."""
+    cells = run.cells
+    measured = [r.latency for r in run.records if r.latency and r.latency.kind == "measured" and r.latency.samples_ms]
+    predicted = [r.latency for r in run.records if r.latency and r.latency.kind == "predicted"]
+    return {
+        "measured": len(measured),
+        "samples": _span([len(latency.samples_ms) for latency in measured]),
+        "warmups": _span([len(latency.warmup_ms) for latency in measured]),
+        "threads": _span([latency.threads for latency in measured if latency.threads]),
+        "predicted": len(predicted),
+        "notes": list(dict.fromkeys(latency.interval_note for latency in predicted if latency.interval_note)),
+        "images": _span([n for n in cells["n_images"] if n]),
+        "fewest": MIN_FOR_INTERVAL,
+    }
+
+
+def _span(values: list[int]) -> str:
+    return "–".join(dict.fromkeys((str(min(values)), str(max(values))))) if values else MISSING
+
+
+def environment_rows(run: Run) -> list[tuple[str, str, bool]]:
+    """(name, value, whether it differs between cells) of everything known about where the run was made."""
+    manifest = [run.manifest.get(part) or {} for part in ("environment", "libraries")]
+    found: dict[str, dict[str, None]] = {}
+    for source in (*manifest, *(record.environment for record in run.records)):
+        for name, value in _flat(source):
+            found.setdefault(name, {})[value] = None
+    return [(name, "; ".join(values), len(values) > 1) for name, values in found.items()]
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(value, list):
+        yield prefix, ", ".join(str(inner) for inner in value)
+    else:
+        yield prefix, str(value)
+
+
+FAMILY_MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
+
+
+def family_marks(cells: pd.DataFrame) -> list[tuple[int, str, str]]:
+    """(slot, mark, name) of each family, as the figures show them."""
+    everywhere = list(cells["family"])
+    slots = [(family_slot(family, everywhere), family) for family in family_order(everywhere)]
+    return [(slot, FAMILY_MARKS[MARKERS[slot]], family_name(family)) for slot, family in slots]

@@ -1,0 +1,140 @@
+"""Colours, marks and fonts of every figure: readable in print, on a phone, in the dark, and by colour-blind readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Theme:
+    """What changes between a light and a dark page."""
+
+    name: str
+    paper: str
+    ink: str
+    quiet: str
+    grid: str
+    families: tuple[str, ...]
+
+
+# Hues after Okabe and Ito, told apart by colour-blind readers; lighter on a dark page.
+LIGHT = Theme(
+    "light",
+    "#ffffff",
+    "#1c2126",
+    "#5d6770",
+    "#e3e7ea",
+    ("#0072b2", "#d55e00", "#00866a", "#a94f84", "#7a6000", "#444c54"),
+)
+DARK = Theme(
+    "dark",
+    "#171b20",
+    "#e8ecef",
+    "#9aa5af",
+    "#2c333a",
+    ("#56b4e9", "#f28e4b", "#37c9a1", "#e29cc4", "#e0c341", "#b9c2ca"),
+)
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+FAMILY_NAMES = {"tst": "TST", "fastdepth": "FastDepth", "mobilevit": "MobileViT"}
+FILLS = {
+    "fp32": "full",
+    "fp16": "full",
+    "int8": "none",
+    "int8-trt": "none",
+    "prune30": "left",
+    "prune30-int8": "bottom",
+}
+"""How the mark of a recipe is filled; an unknown recipe has its top half filled."""
+
+
+def family_name(family: str) -> str:
+    """How a family is written."""
+    return FAMILY_NAMES.get(family, family)
+
+
+def family_order(families: Iterable[str]) -> list[str]:
+    """The families in a fixed order: the well-known ones first, then the others by name."""
+    known = list(FAMILY_NAMES)
+    return sorted(set(families), key=lambda family: (known.index(family) if family in known else len(known), family))
+
+
+def family_slot(family: str, families: Iterable[str]) -> int:
+    """Which colour and mark a family has: the same in every figure of a report."""
+    known = list(FAMILY_NAMES)
+    if family in known:
+        return known.index(family)
+    others = [name for name in family_order(families) if name not in known]
+    return (len(known) + others.index(family)) % len(MARKERS)
+
+
+def rc(theme: Theme) -> Any:
+    """Matplotlib settings of a theme, a dict (matplotlib's own type of it changes between versions)."""
+    return {
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "xtick.minor.size": 0,
+        "font.family": ["DejaVu Sans"],
+        "font.size": 9.5,
+        "axes.titlesize": 11,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 9.5,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "legend.fontsize": 9,
+        "legend.frameon": False,
+        "figure.facecolor": theme.paper,
+        "savefig.facecolor": theme.paper,
+        "axes.facecolor": theme.paper,
+        "axes.edgecolor": theme.quiet,
+        "axes.linewidth": 0.8,
+        "axes.labelcolor": theme.ink,
+        "axes.titlecolor": theme.ink,
+        "text.color": theme.ink,
+        "xtick.color": theme.quiet,
+        "ytick.color": theme.quiet,
+        "xtick.labelcolor": theme.ink,
+        "ytick.labelcolor": theme.ink,
+        "grid.color": theme.grid,
+        "grid.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+
+
+def new_axes(width: float, height: float) -> Axes:
+    """One pair of axes on a figure of its own (inches) that is not tied to a screen or to pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure: Figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Axes = figure.add_subplot()
+    return axes
+
+
+def figure_of(axes: Axes) -> Figure:
+    """The whole figure that ``axes`` are part of."""
+    from matplotlib.figure import Figure
+
+    figure = axes.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def png(axes: Axes, *, dpi: int = 160) -> bytes:
+    """The whole figure that ``axes`` are part of, as PNG."""
+    import io
+
+    buffer = io.BytesIO()
+    figure_of(axes).savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from depthbench.reports import pictures, plots, theme
+from depthbench.reports.load import Run
+from depthbench.reports.pareto import fronts
+
+
+def test_front_says_measured_or_predicted_and_names_its_members(run: Run) -> None:
+    for front in fronts(run.cells)[:2]:
+        ax = plots.draw_front(front)
+        kind = {"cpu": "measured", "jetson-nano": "predicted"}[front.target]
+        assert ax.get_title(loc="left") == f"{front.target}: {kind} latency"
+        assert ax.get_xlabel() == f"{kind} latency [ms], batch 1"
+        assert ax.get_ylabel() == "RMSE [m] on rooms (native)"
+        written = {text.get_text() for text in ax.texts}
+        assert written <= {f"{row.model} {row.recipe}" for row in front.members.itertuples()}
+        assert len(written) >= 0.9 * len(front.members)
+
+
+@pytest.mark.parametrize("look", [theme.LIGHT, theme.DARK], ids=lambda look: look.name)
+def test_names_do_not_overlap(two_sizes: Run, look: theme.Theme) -> None:
+    front = fronts(two_sizes.cells)[0]
+    ax = plots.draw_front(front, theme=look)
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) > 10
+    frame = ax.get_window_extent()
+    for i, box in enumerate(boxes):
+        assert frame.x0 <= box.x0
+        assert box.x1 <= frame.x1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_families_differ_in_colour_and_mark_the_same_in_every_figure(run: Run) -> None:
+    families = ["peer", *run.cells["family"], "another"]
+    slots = {name: theme.family_slot(name, families) for name in set(families)}
+    assert len(set(slots.values())) == 5
+    assert slots["tst"] == theme.family_slot("tst", ["tst"])
+    assert len(set(theme.MARKERS)) == len(theme.LIGHT.families) == len(theme.DARK.families)
+
+
+def test_speedup_grid(run: Run) -> None:
+    grid = plots.speedup_grid(run.cells, "cpu")
+    assert list(grid.columns) == ["int8", "prune30", "prune30-int8"]
+    assert grid.loc["tst-b", "int8"] == pytest.approx(1 / 0.75)
+    assert grid.loc["mobilevit-xxs", "int8"] == pytest.approx(0.8)
+    assert np.isnan(grid.loc["fastdepth", "prune30-int8"])
+    assert plots.speedup_grid(run.cells, "jetson").empty
+    ax = plots.draw_speedups(run.cells, "cpu")
+    assert {text.get_text() for text in ax.texts} >= {"1.33", "0.80"}
+
+
+def test_pictures_show_the_least_compressed_form_on_common_images(run: Run) -> None:
+    panel = pictures.panel(run)
+    assert panel is not None
+    assert list(panel.predictions) == list(dict.fromkeys(run.cells["model"]))
+    assert set(panel.notes.values()) == {"fp32 224×224"}
+    assert panel.left_out == ()
+    assert panel.rgb.shape == (3, 3, 48, 64)
+    assert {prediction.shape for prediction in panel.predictions.values()} == {(3, 48, 64)}
+    grid = pictures.draw_panel(panel)
+    assert grid.shape == (7, 6)
+    limits = {grid[row, column].images[0].get_clim() for row in range(1, 7) for column in (0, 2, 4)}
+    assert limits == {panel.limits}
+    errors = {grid[row, column].images[0].get_clim() for row in range(1, 7) for column in (1, 3, 5)}
+    assert errors == {(-0.5, 0.5)}
+
+
+def test_relative_error_ignores_invalid_depth() -> None:
+    depth = np.array([[0, 2.0, 4.0]], dtype=np.float32)
+    error = pictures.relative_error(np.array([[1, 3.0, 3.0]], dtype=np.float32), depth)
+    np.testing.assert_allclose(error, [[np.nan, 0.5, -0.25]])
+
+
+def test_a_truth_without_any_depth_is_still_drawn(run: Run) -> None:
+    panel = pictures.panel(run)
+    assert panel is not None
+    grid = pictures.draw_panel(replace(panel, depth=np.zeros_like(panel.depth), limits=(0.0, 1.0)))
+    assert grid[1, 1].texts == [] or not grid[1, 1].texts
