@@ -1,0 +1,167 @@
+"""Commands on whole suites: run, plan, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json as json_module
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from depthbench.suites.cli.listing import Json
+from depthbench.suites.cli.output import err, out, print_json, print_table, stages
+
+SuiteName = Annotated[str, typer.Argument(help="A catalogue suite (smoke, desktop, jetson) or a YAML file.")]
+DataName = Annotated[str | None, typer.Option("--data", help="Data set, in place of the suite's.")]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="The data set's folder, in place of $DEPTHBENCH_DATA's.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Only cells whose model/recipe/HxW/target matches this pattern; repeatable."),
+]
+
+
+def _load(suite: str, data: str | None, profile: str | None = None) -> tuple[Any, Path | None]:
+    from depthbench.suites.names import lookup
+    from depthbench.suites.schema import DataSpec, MeasureSpec, load_suite
+    from depthbench.suites.targets.desktop_cpu import PROFILES
+
+    loaded, base = load_suite(suite)
+    changes: dict[str, Any] = {}
+    if data is not None and data != loaded.data.name:
+        changes["data"] = DataSpec(name=data)
+    if profile is not None:
+        lookup("profile", profile, PROFILES)
+        changes["measure"] = MeasureSpec(profile=profile)  # type: ignore[arg-type]
+    return loaded.model_copy(update=changes), base
+
+
+def run(
+    suite: SuiteName,
+    out_dir: Annotated[Path, typer.Option("--out", help="Run folder; a run in it is continued.")],
+    data: DataName = None,
+    data_root: DataRoot = None,
+    only: Only = None,
+    profile: Annotated[
+        str | None, typer.Option(help="How long latency is measured: quick, standard or sustained.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes for everything but measuring; the number of cores, at most 4, if left out."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run a suite and write its report; a run that was stopped goes on, a complete one recomputes nothing."""
+    from depthbench.suites.runner import Request
+    from depthbench.suites.runner import run as run_suite
+
+    loaded, base = _load(suite, data, profile)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    request = Request(loaded, out_dir, base, data_root, tuple(only or ()), workers or min(cores, 4))
+    with stages() as progress:
+        outcome = run_suite(request, progress)
+    page = _report_if_changed(out_dir)
+    failed = [record for record in outcome.records if record.status == "failed"]
+    skipped = [record for record in outcome.records if record.status == "skipped"]
+    counts = {
+        "cells": len(outcome.records),
+        "computed": outcome.computed,
+        "skipped": len(skipped),
+        "failed": len(failed),
+    }
+    if json:
+        print_json({"report": str(page), **counts, "failures": [{"id": r.id, "reason": r.reason} for r in failed]})
+    else:
+        from depthbench.reports.load import load_run
+        from depthbench.reports.summary import summary_table
+
+        wide = Console(width=max(out.width, 110))  # a table cut at 80 columns helps nobody
+        wide.print(summary_table(load_run(out_dir).cells))
+        out.print(", ".join(f"{value} {name}" for name, value in counts.items()), highlight=False)
+        out.print(f"report: {page}", highlight=False, markup=False)
+    for record in failed:
+        height, width = record.size
+        err.print(
+            f"failed: {record.model}/{record.recipe}/{height}x{width}/{record.target}: {record.reason}",
+            highlight=False,
+            markup=False,
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _report(run_dir: Path, out_dir: Path | None) -> Path:
+    from depthbench.reports.report import build_report
+    from depthbench.suites.results import RunFolder
+
+    RunFolder(run_dir).read_manifest()  # before anything is said: no run here
+    return build_report(run_dir, out_dir, progress=lambda line: err.print(f"report: {line}", highlight=False))
+
+
+def _report_if_changed(run_dir: Path) -> Path:
+    """The report of a run, made anew only when a record or the program changed since the last one."""
+    from depthbench.suites.plan import library_versions
+    from depthbench.suites.results import RunFolder, write_atomic
+
+    folder = RunFolder(run_dir)
+    content = hashlib.sha256(json_module.dumps([folder.read_manifest()["cells"], library_versions()]).encode())
+    for cell in folder.read_manifest()["cells"]:
+        if folder.record_path(cell).is_file():
+            content.update(folder.record_path(cell).read_bytes())
+    page, stamp = run_dir / "report" / "report.html", run_dir / "report" / ".made-from"
+    if page.is_file() and stamp.is_file() and stamp.read_text() == content.hexdigest():
+        return page
+    made = _report(run_dir, None)
+    write_atomic(stamp, content.hexdigest().encode())
+    return made
+
+
+def plan(
+    suite: SuiteName, data: DataName = None, data_root: DataRoot = None, only: Only = None, json: Json = False
+) -> None:
+    """Show the cells of a suite without running anything, with the reason of each that cannot run."""
+    from depthbench.suites.plan import make_plan
+    from depthbench.suites.runner import describe_data
+
+    loaded, base = _load(suite, data)
+    description, _, _ = describe_data(loaded, data_root)
+    jobs = make_plan(loaded, description, base=base, only=tuple(only or ()))
+    cells = [
+        {
+            "id": job.id,
+            "model": job.model.name,
+            "recipe": job.recipe.name,
+            "size": f"{job.size[0]}x{job.size[1]}",
+            "target": job.target.name,
+            "precision": job.precision,
+            "skip": job.skip,
+        }
+        for job in jobs
+    ]
+    if json:
+        print_json({"suite": loaded.name, "data": description.name, "protocol": description.protocol, "cells": cells})
+        return
+    print_table(f"Suite {loaded.name} on {description.n} images of {description.name}", cells)
+    skipped = sum(job.skip is not None for job in jobs)
+    out.print(f"{len(jobs)} cells, {skipped} of them skipped", highlight=False)
+
+
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Where the report goes; RUN/report if left out.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the report of a run: tables (CSV, Parquet), Pareto plots, notebook, report.html."""
+    page = _report(run_dir, out_dir)
+    if json:
+        print_json({"report": str(page)})
+    else:
+        out.print(f"report: {page}", highlight=False, markup=False)

@@ -1,0 +1,136 @@
+"""Suite files: every catalogue suite is valid, and every fault is one line with the path to the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from depthbench.suites.schema import catalogue, load_suite, parse_size, parse_suite
+
+CATALOG = Path(__file__).parents[2] / "suites" / "catalog"
+GOOD = """
+name: mine
+matrix:
+  - {models: [tst-t], recipes: [fp32], targets: [desktop-cpu]}
+"""
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the caller checks every line)
+        parse_suite(text, "mine.yaml")
+    return str(caught.value).splitlines()
+
+
+def test_every_catalogue_suite_is_valid() -> None:
+    files = sorted(path.stem for path in CATALOG.rglob("*.yaml"))
+    assert files
+    assert files == catalogue()
+    for name in files:
+        suite, base = load_suite(name)
+        assert suite.name == name
+        assert suite.summary
+        assert base is None
+
+
+def test_defaults() -> None:
+    suite = parse_suite(GOOD, "mine.yaml")
+    assert suite.data.name == "rooms"
+    assert suite.matrix[0].sizes == ((224, 224),)
+    assert suite.measure.profile == "quick"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "tst-t",
+            "tst-m",
+            "matrix[0].models[0]: unknown model 'tst-m'; did you mean tst-t? "
+            "(choices: fastdepth, fastdepth-pruned, mobilevit-s, mobilevit-xs, mobilevit-xxs, tst-b, tst-s, tst-source, "
+            "tst-t); an .onnx file or package.module:function is also accepted",
+        ),
+        (
+            "fp32",
+            "fp23",
+            "matrix[0].recipes: unknown recipe 'fp23'; did you mean fp32? "
+            "(choices: fp16, fp32, int8, int8-trt, prune30, prune30-int8)",
+        ),
+        (
+            "targets",
+            "target",
+            "matrix[0].target: unknown key 'target'; did you mean targets? (choices: models, recipes, sizes, targets)",
+        ),
+        ("[tst-t]", "tst-t", "matrix[0].models: Input should be a valid tuple (got 'tst-t')"),
+        (
+            "recipes",
+            "sizes: [225x224], recipes",
+            "matrix[0].sizes[0]: size 225x224 is not usable: height and width must be multiples of 32 up to 4096, "
+            "for example 224x224",
+        ),
+        ("name: mine", "name: 7", "name: Input should be a valid string (got 7)"),
+        (
+            "name: mine",
+            "name: ../mine",
+            "name: String should match pattern '^[a-z0-9][a-z0-9_-]{0,63}$' (got '../mine')",
+        ),
+        ("name: mine", "summary: x", "name: this key is required"),
+        (
+            "[desktop-cpu]",
+            "[]",
+            "matrix[0].targets: Tuple should have at least 1 item after validation, not 0 (got [])",
+        ),
+    ],
+)
+def test_fault(old: str, new: str, line: str) -> None:
+    text = GOOD.replace(old, new)
+    assert text != GOOD
+    assert f"mine.yaml: {line}" in faults(text)
+
+
+def test_all_faults_at_once() -> None:
+    text = GOOD.replace("name: mine", "name: 7\nbogus: 1").replace("tst-t", "nope")
+    lines = faults(text)
+    assert [line.split(": ")[1] for line in lines] == ["name", "bogus"]
+    assert faults(GOOD.replace("[tst-t]", "[nope, tst-t, nix]"))[1].startswith("mine.yaml: matrix[0].models[2]: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: [", "mine.yaml: not valid YAML: "),
+        ("- 1", "mine.yaml: a suite is a mapping with the keys name, data, measure and matrix"),
+        ("", "mine.yaml: a suite is a mapping with the keys name, data, measure and matrix"),
+    ],
+)
+def test_not_a_suite(text: str, line: str) -> None:
+    [only] = faults(text)
+    assert only.startswith(line)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nix\.yaml: no such suite file$"):
+        load_suite(str(tmp_path / "nix.yaml"))
+    with pytest.raises(
+        ValueError, match=r"^unknown suite 'jetsn'; did you mean jetson\? \(choices: desktop, jetson, smoke\)$"
+    ):
+        load_suite("jetsn")
+
+
+def test_a_models_file_is_looked_up_beside_the_suite(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD.replace("tst-t", "net.onnx"))
+    with pytest.raises(ValueError, match=r"matrix\[0\]\.models\[0\]: .*net\.onnx: no such ONNX file$"):
+        load_suite(str(path))
+    (tmp_path / "net.onnx").write_bytes(b"any")
+    assert load_suite(str(path))[1] == tmp_path
+
+
+@pytest.mark.parametrize("size", ["224", "224x", 224, "0x32", "100000x32", "224x224x3"])
+def test_parse_size_refuses(size: object) -> None:
+    with pytest.raises(ValueError, match=r"^size "):
+        parse_size(size)
+
+
+def test_parse_size() -> None:
+    assert parse_size("256x320") == (256, 320)
