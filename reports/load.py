@@ -296,8 +296,8 @@ def _speedup(row: dict[str, Any], parent_row: dict[str, Any], record: Record, pa
 
 def _rmse_change(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
     """Mean difference over the images that both were evaluated on."""
-    other = dict(zip(theirs["indices"], image_values(theirs, "rmse_m"), strict=False))
-    pairs = zip(mine["indices"], image_values(mine, "rmse_m"), strict=False)
+    other = dict(zip(theirs["images"], image_values(theirs, "rmse_m"), strict=False))
+    pairs = zip(mine["images"], image_values(mine, "rmse_m"), strict=False)
     change = np.array([value - other[image] for image, value in pairs if image in other])
     change = change[~np.isnan(change)]
     if not len(change):

@@ -101,11 +101,11 @@ def eval_(
     lookup("protocol", protocol, PROTOCOLS)
     images = open_dataset(data, split, root=data_root, limit=limit)
     with stages() as progress, tempfile.TemporaryDirectory() as folder:
-        prepare_images(images, progress)
         if model == NAME:
             path = _mean_depth(data, data_root, size, Path(folder), progress)
         else:
             path = _artefact(model, recipe, size, weights=weights, calibrate_on=data, root=data_root).path
+        prepare_images(images, progress)
         result = evaluate_onnx(path, images, protocol, progress=lambda done, total: progress("images", done, total))
         pixels = "x".join(map(str, onnx_size(path)))
         sha256 = file_sha256(path)

@@ -85,7 +85,7 @@ def write_evaluation(folder: RunFolder, digest: str, rmse: float, seed: int) -> 
         "split": "test",
         "protocol": "native",
         "n": IMAGES,
-        "indices": list(range(IMAGES)),
+        "images": list(range(IMAGES)),
         "metrics": {name: [float(v) for v in values] for name, values in metrics.items()},
     }
     write_json(folder.evaluation_path(digest), value)
