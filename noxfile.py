@@ -12,6 +12,7 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "typecheck", "tests"]
 
 CONSTRAINTS = ("-c", "constraints.txt")
+FOLDERS = ("tst", "baselines", "compression", "suites", "reports")
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -51,7 +52,8 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Check types with mypy, on the installed wheel."""
     install(session, *group("typecheck"))
-    session.run("mypy", "-p", "depthbench", *session.posargs)
+    packages = [word for folder in FOLDERS for word in ("-p", f"depthbench.{folder}")]
+    session.run("mypy", *packages, *session.posargs)
 
 
 @nox.session

@@ -23,9 +23,9 @@ def write_notebook(run: Path, out: Path) -> tuple[Path, Path]:
     The kernel is this interpreter's own. The notebook refers to the run by a path relative to ``out``, so that a run
     and its report can be moved together.
     """
-    import jupytext  # type: ignore[import-untyped]
+    import jupytext
     import nbformat
-    import papermill  # type: ignore[import-untyped]
+    import papermill
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 

@@ -248,7 +248,7 @@ def speedup_grid(table: pd.DataFrame, target: str) -> pd.DataFrame:
 def draw_speedups(table: pd.DataFrame, target: str, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
     """A heat map of :func:`speedup_grid`: orange where the compressed form is slower, blue where it is faster."""
     import matplotlib as mpl
-    import seaborn as sns  # type: ignore[import-untyped]
+    import seaborn as sns
 
     grid = speedup_grid(table, target)
     with mpl.rc_context(themes.rc(theme)):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,7 @@ def artefact_spec(job: Job, source: DataSource, calibration: str) -> ArtefactSpe
 
 
 def _write_manifest(folder: RunFolder, suite: Suite, data: Data, jobs: Sequence[Job]) -> None:
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "suite": suite.model_dump(mode="json"),
         "dataset": {
@@ -224,7 +225,7 @@ def _map(
 
     if executor is None:
         for key, (function, arguments) in tasks.items():
-            settle(key, lambda function=function, arguments=arguments: function(*arguments))
+            settle(key, partial(function, *arguments))
         return results, failures
     futures: dict[Future[Any], str] = {executor.submit(fn, *arguments): key for key, (fn, arguments) in tasks.items()}
     for future in as_completed(futures):
@@ -262,16 +263,19 @@ def _latencies(
         group = [(job, made) for job, made in measured if job.target.name == name]
         target = group[0][0].target
         threads = thread_count(target.threads)
-        stage = f"latency on {name}"
         where = measuring_environment(threads)
         timings = measure(
             [made.path for _, made in group],
             PROFILES[group[0][0].measure_profile],
             threads=threads,
-            progress=lambda share, stage=stage: progress(stage, share, 1.0),
+            progress=partial(_tell, progress, f"latency on {name}"),
         )
         for (job, made), timing in zip(group, timings, strict=True):
             yield job, made, latency(timing, threads), where
+
+
+def _tell(progress: Progress, stage: str, share: float) -> None:
+    progress(stage, share, 1.0)
 
 
 def _record(job: Job, status: Any, reason: str | None = None) -> Record:

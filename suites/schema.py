@@ -48,10 +48,10 @@ class _Strict(BaseModel):
 class DataSpec(_Strict):
     """The images that accuracy is computed on."""
 
-    name: str = Field("rooms", description="a data set (depthbench datasets)")
+    name: str = Field(default="rooms", description="a data set (depthbench datasets)")
     split: Literal["test", "train", "calibration"] = "test"
-    limit: int | None = Field(None, ge=1, description="at most this many images, the first ones")
-    protocol: str | None = Field(None, description="evaluation protocol; the data set's own when left out")
+    limit: int | None = Field(default=None, ge=1, description="at most this many images, the first ones")
+    protocol: str | None = Field(default=None, description="evaluation protocol; the data set's own when left out")
 
 
 class MeasureSpec(_Strict):

@@ -214,7 +214,8 @@ def _build_artefact(spec: ArtefactSpec, folder: Path) -> dict[str, Any]:
     if spec.model.kind == "onnx":
         assert spec.model.path is not None
         shutil.copyfile(spec.model.path, exported)
-        lineage, reports = [Lineage("onnx", spec.model.digest, {"file": spec.model.path.name})], []
+        lineage = [Lineage("onnx", spec.model.digest, {"file": spec.model.path.name})]
+        reports: list[dict[str, Any]] = []
     else:
         module, lineage, reports = network(spec.model, spec.recipe, spec.source)
         export_onnx(module, exported, spec.size, opset=spec.opset)

@@ -46,8 +46,7 @@ def datasets(json: Json = False) -> None:
     rows = []
     for name, info in DATASETS.items():
         try:
-            root = find_root(name)
-            where = str(root) if root else "generated here"
+            where = "rendered here" if name == "rooms" else str(find_root(name))
         except ValueError as error:
             where = str(error)
         rows.append({"name": name, "summary": info.summary, "protocol": info.protocol, "found": where})

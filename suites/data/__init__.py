@@ -18,7 +18,17 @@ from depthbench.suites.data.nyu import open_nyu_labeled
 from depthbench.suites.data.rooms_dataset import SIZES, RoomsDataset
 from depthbench.suites.names import lookup, unknown
 
-__all__ = ["DATASETS", "SPLITS", "DatasetInfo", "DepthDataset", "Sample", "Split", "open_dataset"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "DatasetInfo",
+    "DepthDataset",
+    "Sample",
+    "Split",
+    "dataset_info",
+    "find_root",
+    "open_dataset",
+]
 
 SPLITS = ("train", "calibration", "test")
 
@@ -68,7 +78,7 @@ def open_dataset(
         raise ValueError(f"limit {limit} must be at least 1")
     if name == "rooms":
         return RoomsDataset(split, SIZES[split] if limit is None else limit)
-    root = _find_root(info, root)
+    root = root or find_root(name)
     if name == "nyu-labeled":
         return open_nyu_labeled(split, root, limit)
     return open_folder(split, root, limit, depth_scale)
@@ -79,9 +89,9 @@ def dataset_info(name: str) -> DatasetInfo:
     return lookup("data set", name, DATASETS)
 
 
-def _find_root(info: DatasetInfo, root: Path | None) -> Path:
-    if root is not None:
-        return root
+def find_root(name: str) -> Path:
+    """The folder of a data set below ``$DEPTHBENCH_DATA``; ``ValueError`` says why there is none."""
+    info = dataset_info(name)
     if info.folder is None:
         raise ValueError(f"{info.name}: say where the images are (--data-root)")
     base = os.environ.get("DEPTHBENCH_DATA")

@@ -77,7 +77,7 @@ def measure(
         },
     }
     command = [sys.executable, "-m", "depthbench.suites.targets.cpu_worker"]
-    result: dict[str, Any] | None = None
+    result: list[dict[str, Any]] | None = None
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None

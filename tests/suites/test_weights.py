@@ -1,0 +1,67 @@
+"""The shipped weights: complete, of one budget, their children really pruned and really theirs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from depthbench.compression.prune import count_macs
+from depthbench.compression.recipes import RECIPES
+from depthbench.suites.checkpoint import read_tensors
+from depthbench.suites.models import WEIGHTS, build_model, resolve_model, weights_path
+from depthbench.suites.plan import shipped_child
+from depthbench.suites.stages import DataSource, network
+from depthbench.tst.layers import TransformerBlock
+
+SHIPPED = ("tst-t", "tst-s", "tst-b", "fastdepth", "fastdepth-pruned", "mobilevit-xxs")
+SOURCE = DataSource("rooms", "native")
+
+
+def test_what_is_shipped() -> None:
+    names = {path.name for path in WEIGHTS.glob("*.safetensors")}
+    assert names == {f"{m}.safetensors" for m in SHIPPED} | {f"{m}--prune30.safetensors" for m in SHIPPED}
+    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 40e6
+
+
+def test_one_recipe_and_one_budget() -> None:
+    for suffix in (None, "prune30"):
+        metadata = [read_tensors(weights_path(model, suffix))[1] for model in SHIPPED]
+        assert all(one["config"] == metadata[0]["config"] for one in metadata)
+        assert all(one["command"] for one in metadata)
+
+
+@pytest.mark.parametrize("model", SHIPPED)
+def test_weights_are_finite_and_used(model: str) -> None:
+    spec = resolve_model(model)
+    assert spec.path == weights_path(model)
+    module = build_model(spec)
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        depth = module(image)
+    assert depth.shape == (1, 1, 64, 64)
+    assert 0 < depth.min() < depth.max() < 10
+
+
+@pytest.mark.parametrize("model", SHIPPED)
+def test_prune30(model: str) -> None:
+    spec, recipe = resolve_model(model), RECIPES["prune30"]
+    assert shipped_child(spec, recipe) == weights_path(model, "prune30")
+    assert shipped_child(spec, RECIPES["prune30-int8"]) == weights_path(model, "prune30")
+    parent = build_model(spec)
+    child, lineage, reports = network(spec, recipe, SOURCE)
+    assert [link.stage for link in lineage] == ["weights", "compressed"]
+    assert [report["step"] for report in reports] == ["prune", "finetune"]
+    example = torch.zeros(1, 3, 224, 224)
+    removed = 1 - count_macs(child, example) / count_macs(parent, example)
+    assert removed == pytest.approx(0.30, abs=0.05)
+    assert removed == pytest.approx(reports[0]["macs_ratio_achieved"], abs=1e-4)
+    blocks = [module for module in child.modules() if isinstance(module, TransformerBlock)]
+    assert len(blocks) == (1 if model.startswith("tst") else 0)
+
+
+def test_a_child_of_other_weights_is_refused() -> None:
+    from dataclasses import replace
+
+    spec = replace(resolve_model("tst-t"), digest="other")
+    with pytest.raises(ValueError, match=r"^tst-t--prune30\.safetensors: made from other weights of tst-t than the ones"):
+        network(spec, RECIPES["prune30"], SOURCE)
