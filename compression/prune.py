@@ -49,8 +49,8 @@ def prune(
     ``example``: (1, 3, H, W), the size at which MACs are counted (convolution, linear and matrix product).
     ``macs_ratio``: share of MACs to remove, in (0, 1); met within 2 points where chunks of ``round_to`` channels allow
     it. Where they do not, ``round_to`` is halved until they do, and the report names it.
-    Sixteen is what vector units work in: of 30 % fewer MACs at multiples of 8, a TST keeps 10 % of latency, at multiples of
-    16 it keeps 19 % (measured; in INT8 10 % against 33 %).
+    Sixteen channels are what ONNX Runtime's kernels work in: tst-s with 30 % fewer MACs takes 0.90 of its parent's time at
+    multiples of 8 and 0.81 at multiples of 16; in INT8, 0.91 and 0.67 of the parent's FP32 time (one thread, AVX512).
     ``importance``: "l1" or "l2", the group-wise norm of a channel's weights. ``scope``: "uniform" removes the same share
     of every group's channels, "global" ranks the chunks of all groups together, each group's scores divided by their mean.
     ``max_channel_ratio``: no group loses more than this share of its channels.
@@ -107,12 +107,12 @@ def prune(
     return best.module, report
 
 
-class _Macs(TorchDispatchMode):
+class _Macs(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives it no types
     """Adds up the multiply-accumulates of what runs inside it."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -129,7 +129,8 @@ def count_macs(module: nn.Module, example: Tensor) -> int:
     """
     with torch.no_grad(), _Macs() as macs:
         copy.deepcopy(module).eval()(example)
-    return macs.total
+    total: int = macs.total
+    return total
 
 
 def count_params(module: nn.Module) -> int:

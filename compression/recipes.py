@@ -42,7 +42,7 @@ class Recipe:
     steps: tuple[Step, ...] = ()
 
 
-PRUNE30 = (Step("prune", {"macs_ratio": 0.30}), Step("finetune", {}))
+PRUNE30 = (Step("prune", {"macs_ratio": 0.30, "round_to": 16}), Step("finetune", {}))
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
