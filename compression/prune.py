@@ -49,8 +49,8 @@ def prune(
     ``example``: (1, 3, H, W), the size at which MACs are counted (convolution, linear and matrix product).
     ``macs_ratio``: share of MACs to remove, in (0, 1); met within 2 points where chunks of ``round_to`` channels allow
     it. Where they do not, ``round_to`` is halved until they do, and the report names it.
-    Sixteen channels are what ONNX Runtime's kernels work in: tst-s with 30 % fewer MACs takes 0.90 of its parent's time at
-    multiples of 8 and 0.81 at multiples of 16; in INT8, 0.91 and 0.67 of the parent's FP32 time (one thread, AVX512).
+    Sixteen channels are what ONNX Runtime's kernels for AVX512 work in: at multiples of 8 the same MACs saved give less
+    speed, in INT8 hardly any.
     ``importance``: "l1" or "l2", the group-wise norm of a channel's weights. ``scope``: "uniform" removes the same share
     of every group's channels, "global" ranks the chunks of all groups together, each group's scores divided by their mean.
     ``max_channel_ratio``: no group loses more than this share of its channels.

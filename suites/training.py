@@ -154,10 +154,11 @@ def renew_batch_norm(module: nn.Module, batches: Batches, config: TrainConfig, s
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    module.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over batches
-    module.train()
+        norm.train()
     for i in range(step, step - (-BATCH_NORM_SAMPLES // config.batch)):
         module(batches(i, config.sizes_at(config.steps))[0].to(config.device))
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -71,7 +71,7 @@ def open_dataset(
     ``rooms``, any number of images). ``depth_scale``: stored depth units per metre, for ``folder``. Raises ``ValueError`` for
     an unknown name or split and for missing files; image files are decoded when a sample is asked for.
     """
-    info = dataset_info(name)
+    dataset_info(name)
     if split not in SPLITS:
         raise ValueError(unknown("split", split, SPLITS))
     if limit is not None and limit < 1:
@@ -91,7 +91,7 @@ def dataset_info(name: str) -> DatasetInfo:
 
 def find_root(name: str) -> Path:
     """The folder of a data set below ``$DEPTHBENCH_DATA``; ``ValueError`` says why there is none."""
-    info = dataset_info(name)
+    dataset_info(name)
     if info.folder is None:
         raise ValueError(f"{info.name}: say where the images are (--data-root)")
     base = os.environ.get("DEPTHBENCH_DATA")

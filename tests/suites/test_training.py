@@ -17,8 +17,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from depthbench.suites.checkpoint import read_tensors
-from depthbench.suites.training import CHECKPOINT, LOG, Status, Trained, finetune, progress_bar, train, train_model
+from depthbench.suites.data import open_dataset
+from depthbench.suites.training import (
+    BATCH_NORM_SAMPLES,
+    CHECKPOINT,
+    LOG,
+    Status,
+    Trained,
+    finetune,
+    progress_bar,
+    train,
+    train_model,
+)
 from depthbench.suites.training_config import TrainConfig, load_config
+from depthbench.suites.training_data import Augment, Batches
 
 SHORT = {
     "samples": 48,
@@ -101,6 +113,20 @@ def test_finished_training_is_not_repeated(tmp_path: Path, root: Path) -> None:
     assert (again.samples, list(again.data)) == (48, ["folder"])
 
 
+def test_batch_norm_statistics_fit_the_averaged_weights(tmp_path: Path, root: Path) -> None:
+    module = _train(tmp_path / "out", root, augment={"crop": 1.0}).module
+    norm, seen = module[1], []
+    module[0].register_forward_hook(lambda _module, _inputs, out: seen.append(out.mean((0, 2, 3))))
+    data = open_dataset("folder", "train", root=root)
+    batches = Batches([data], {"folder": 1.0}, Augment(crop=1.0), batch=4, seed=0)
+    with torch.no_grad():
+        for step in range(12, 12 + BATCH_NORM_SAMPLES // 4):
+            module(batches(step, [(64, 64), (32, 64)])[0])
+    torch.testing.assert_close(norm.running_mean, torch.stack(seen).mean(0), rtol=1e-4, atol=1e-5)
+    assert norm.momentum == 0.1
+    assert not module.training
+
+
 def test_seed_decides(tmp_path: Path, root: Path) -> None:
     runs = [_train(tmp_path / str(i), root, seed=seed).module.state_dict() for i, seed in enumerate((0, 0, 1))]
     assert _same(runs[0], runs[1])
@@ -117,7 +143,9 @@ def test_loss_falls_and_the_average_is_what_is_kept(tmp_path: Path, root: Path) 
     trained = _train(tmp_path / "out", root, report=lambda s: losses.append(s.loss), **changes)
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
     tensors, _ = read_tensors(tmp_path / "out" / CHECKPOINT)
-    for key, value in trained.module.state_dict().items():
+    learned = dict(trained.module.named_parameters())  # batch norm's statistics are taken anew
+    assert learned
+    for key, value in learned.items():
         assert torch.equal(value, tensors[f"average.{key}"])
     assert not torch.equal(tensors["average.0.weight"], tensors["module.0.weight"])
     assert not trained.module.training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from depthbench.compression.prune import count_macs
 from depthbench.compression.recipes import RECIPES
 from depthbench.suites.checkpoint import read_tensors
@@ -63,5 +64,7 @@ def test_a_child_of_other_weights_is_refused() -> None:
     from dataclasses import replace
 
     spec = replace(resolve_model("tst-t"), digest="other")
-    with pytest.raises(ValueError, match=r"^tst-t--prune30\.safetensors: made from other weights of tst-t than the ones"):
+    with pytest.raises(
+        ValueError, match=r"^tst-t--prune30\.safetensors: made from other weights of tst-t than the ones"
+    ):
         network(spec, RECIPES["prune30"], SOURCE)
