@@ -91,7 +91,7 @@ def dataset_info(name: str) -> DatasetInfo:
 
 def find_root(name: str) -> Path:
     """The folder of a data set below ``$DEPTHBENCH_DATA``; ``ValueError`` says why there is none."""
-    dataset_info(name)
+    info = dataset_info(name)
     if info.folder is None:
         raise ValueError(f"{info.name}: say where the images are (--data-root)")
     base = os.environ.get("DEPTHBENCH_DATA")
