@@ -16,7 +16,7 @@ import numpy as np
 from depthbench.compression.recipes import Recipe
 from depthbench.suites.models import ModelSpec, build_model, file_sha256
 from depthbench.suites.plan import Data, digest, library_versions, recipe_identity, shipped_child
-from depthbench.suites.results import Lineage
+from depthbench.suites.results import Lineage, write_atomic, write_json
 from depthbench.suites.store import Store
 
 if TYPE_CHECKING:
@@ -174,6 +174,10 @@ def train_child(
     """Compress a model by a recipe, fine-tune it in ``folder`` (resumable) and write ``folder/weights.safetensors``."""
     from depthbench.suites.checkpoint import save_weights
 
+    parent = folder / "parent"
+    if parent.is_file() and parent.read_text() != spec.digest:
+        raise ValueError(f"{folder}: holds a child of other weights of {spec.name}: use another folder or delete it")
+    write_atomic(parent, spec.digest.encode())
     context = FinetuneContext(DataSource("rooms", "native"), folder, config, report)
     module, reports = compress(build_model(spec), recipe, context)
     metadata = {
@@ -248,7 +252,6 @@ def evaluation(made: Artefact, data: Data, root: Path | None, samples: int = 4) 
     def build(folder: Path) -> dict[str, Any]:
         from depthbench.suites.data import open_dataset
         from depthbench.suites.evaluate import evaluate_onnx
-        from depthbench.suites.results import write_json
 
         dataset = open_dataset(data.name, data.split, root=root, limit=data.n)
         result = evaluate_onnx(made.path, dataset, data.protocol, size=made.size, samples=samples)

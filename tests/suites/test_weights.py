@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,7 +12,8 @@ from depthbench.compression.recipes import RECIPES
 from depthbench.suites.checkpoint import read_tensors
 from depthbench.suites.models import WEIGHTS, build_model, resolve_model, weights_path
 from depthbench.suites.plan import shipped_child
-from depthbench.suites.stages import DataSource, network
+from depthbench.suites.stages import DataSource, network, train_child
+from depthbench.suites.training_config import load_config
 from depthbench.tst.layers import TransformerBlock
 
 SHIPPED = ("tst-t", "tst-s", "tst-b", "fastdepth", "fastdepth-pruned", "mobilevit-xxs")
@@ -58,6 +61,12 @@ def test_prune30(model: str) -> None:
     assert removed == pytest.approx(reports[0]["macs_ratio_achieved"], abs=1e-4)
     blocks = [module for module in child.modules() if isinstance(module, TransformerBlock)]
     assert len(blocks) == (1 if model.startswith("tst") else 0)
+
+
+def test_a_childs_training_is_not_continued_from_other_weights(tmp_path: Path) -> None:
+    (tmp_path / "parent").write_text("other")
+    with pytest.raises(ValueError, match=r"holds a child of other weights of tst-t: use another folder or delete it$"):
+        train_child(resolve_model("tst-t"), RECIPES["prune30"], load_config("finetune"), tmp_path)
 
 
 def test_a_child_of_other_weights_is_refused() -> None:
