@@ -27,8 +27,8 @@ def build_report(
     atomically. A run that is empty, unfinished or failed has a report too. ``ValueError`` when ``run`` holds no run.
     """
     tell = progress or _silent
-    run = Path(run)
-    out = Path(out) if out is not None else run / "report"
+    run = Path(run).resolve()  # executing the notebook changes the working folder of the whole process
+    out = Path(out).resolve() if out is not None else run / "report"
     tell("reading the records")
     loaded = load_run(run)
     write_tables(loaded.cells, out)

@@ -62,10 +62,11 @@ def check(page: Path) -> Page:
     return parsed
 
 
-def test_whole_report(make_run: MakeRun) -> None:
+def test_whole_report(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_run(lambda record: record if record.target in {*TARGETS, "jetson"} else None)
     stages: list[str] = []
-    page = build_report(root, progress=stages.append)
+    monkeypatch.chdir(root.parent)  # a relative path, as on a command line
+    page = build_report(Path(root.name), progress=stages.append)
     out = root / "report"
     assert page == out / "report.html"
     fronts = {f"pareto_{target}.png" for target in TARGETS}
