@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from depthbench.suites.data import open_dataset
 from depthbench.suites.results import write_atomic
 from depthbench.suites.training_config import TrainConfig, load_config
 from depthbench.suites.training_data import Batches
+from depthbench.tst import TST
+from depthbench.tst.losses import DepthLoss
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -73,8 +75,6 @@ def train(
     Raises ``ValueError`` when the folder holds a training with another configuration or other data, and ``FloatingPointError``
     when loss or gradient is not finite; the checkpoint then still holds the last good state.
     """
-    from depthbench.tst.losses import DepthLoss
-
     roots = roots or {}
     datasets = [
         open_dataset(name, "train", root=roots.get(name), limit=config.images.get(name)) for name in config.mixture
@@ -89,7 +89,7 @@ def train(
         max_depth=config.max_depth,
     )
     run = _Run(config, module, folder, data)
-    loss_of = DepthLoss(**config.loss.model_dump())
+    loss_of = loss_for(config, module)
     with _threads(config.threads):
         while run.step < config.steps:
             run.advance(batches, loss_of, report)
@@ -141,6 +141,13 @@ def train_model(
     }
     save_weights(folder / WEIGHTS, trained.module.state_dict(), metadata)
     return folder / WEIGHTS
+
+
+def loss_for(config: TrainConfig, module: nn.Module) -> DepthLoss:
+    """The training loss of ``config``; without the edge-aware term for a TST whose ablation flag ``edge_loss`` is off."""
+    loss = DepthLoss(**config.loss.model_dump())
+    off = isinstance(module, TST) and not module.config.edge_loss
+    return replace(loss, edge=0.0) if off else loss
 
 
 @torch.no_grad()

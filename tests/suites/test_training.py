@@ -25,12 +25,14 @@ from depthbench.suites.training import (
     Status,
     Trained,
     finetune,
+    loss_for,
     progress_bar,
     train,
     train_model,
 )
 from depthbench.suites.training_config import TrainConfig, load_config
 from depthbench.suites.training_data import Augment, Batches
+from depthbench.tst import build_tst
 
 SHORT = {
     "samples": 48,
@@ -125,6 +127,14 @@ def test_batch_norm_statistics_fit_the_averaged_weights(tmp_path: Path, root: Pa
     torch.testing.assert_close(norm.running_mean, torch.stack(seen).mean(0), rtol=1e-4, atol=1e-5)
     assert norm.momentum == 0.1
     assert not module.training
+
+
+def test_the_ablation_flag_leaves_the_edge_term_out() -> None:
+    config = load_config("train", {"loss": {"edge": 0.2}})
+    assert loss_for(config, build_tst("tst-t")).edge == 0.2
+    assert loss_for(config, nn.Conv2d(3, 1, 1)).edge == 0.2
+    ablated = loss_for(config, build_tst("tst-t", edge_loss=False))
+    assert (ablated.edge, ablated.silog) == (0.0, 1.0)
 
 
 def test_seed_decides(tmp_path: Path, root: Path) -> None:
