@@ -66,19 +66,28 @@ def constant(matrix: NDArray[np.float32], like: Tensor) -> Tensor:
         return torch.from_numpy(matrix).to(like)
 
 
+def along_rows(matrix: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+    """``matrix`` (n, m) for the rows of maps whose rows and columns are flattened: (n·columns, m·columns).
+
+    Right-multiplied too, so that no product needs a transposed copy of the map.
+    """
+    return np.kron(matrix, np.eye(columns, dtype=np.float32))
+
+
 def pool_to_grid(x: Tensor, grid: int) -> Tensor:
     """(B, C, H, W) → (B, C, grid, grid): adaptive average pooling as two products with fixed matrices."""
     height, width = static_size(x)
     x = x @ constant(pooling_matrix(width, grid), x)  # (B, C, H, grid)
-    x = x.transpose(2, 3) @ constant(pooling_matrix(height, grid), x)  # (B, C, grid, grid), transposed
-    return x.transpose(2, 3)
+    rows = along_rows(pooling_matrix(height, grid), grid)
+    return (x.flatten(2) @ constant(rows, x)).unflatten(2, (grid, grid))  # (B, C, grid, grid)
 
 
 def grid_to_size(x: Tensor, height: int, width: int) -> Tensor:
     """(B, C, g, g) → (B, C, height, width): bilinear upsampling as two products with fixed matrices."""
     grid_height, grid_width = static_size(x)
-    x = x.transpose(2, 3) @ constant(upsampling_matrix(grid_height, height), x)  # (B, C, g, height)
-    return x.transpose(2, 3) @ constant(upsampling_matrix(grid_width, width), x)  # (B, C, height, width)
+    rows = along_rows(upsampling_matrix(grid_height, height), grid_width)
+    x = (x.flatten(2) @ constant(rows, x)).unflatten(2, (height, grid_width))  # (B, C, height, g)
+    return x @ constant(upsampling_matrix(grid_width, width), x)  # (B, C, height, width)
 
 
 class ConvBN(nn.Sequential):
@@ -203,7 +212,7 @@ class TokenInjection(nn.Module):
         super().__init__()
         self.local = ConvBN(inputs, outputs, relu=False)
         self.gate = nn.Conv2d(dim, outputs, 1)
-        self.value = ConvBN(dim, outputs, relu=False)
+        self.value = nn.Conv2d(dim, outputs, 1)
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         """Features (B, inputs, H, W) and tokens (B, dim, g, g) → (B, outputs, H, W)."""

@@ -80,6 +80,10 @@ class TST(nn.Module):
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
                 nn.init.trunc_normal_(module.weight, std=0.02)
+        for injection in self.injections:
+            assert isinstance(injection, TokenInjection)
+            for projection in (injection.gate, injection.value):  # of normalised tokens: small, like a linear layer
+                nn.init.trunc_normal_(projection.weight, std=0.02)
         predictors = [*self.heads] if self.refinement is None else [*self.heads, self.refinement.residual]
         for predictor in predictors:
             assert isinstance(predictor, nn.Conv2d)
