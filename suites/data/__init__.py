@@ -6,17 +6,14 @@ there is no ground truth. Importing this package loads no torch.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
-from depthbench.suites.data.base import DepthDataset, Sample, Split
+from depthbench.suites.data.base import DepthDataset, FileDataset, Sample, Split
 from depthbench.suites.data.folder import open_folder
-from depthbench.suites.data.nyu import open_nyu_labeled
+from depthbench.suites.data.loading import Progress, samples, without_broken
 from depthbench.suites.data.rooms_dataset import SIZES, RoomsDataset
-from depthbench.suites.names import lookup, unknown
+from depthbench.suites.data.table import DATASETS, DatasetInfo, dataset_info, find_root
+from depthbench.suites.names import unknown
 
 __all__ = [
     "DATASETS",
@@ -28,75 +25,58 @@ __all__ = [
     "dataset_info",
     "find_root",
     "open_dataset",
+    "open_files",
+    "samples",
 ]
 
 SPLITS = ("train", "calibration", "test")
 
 
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What a data set is: its default protocol, and the folder below ``$DEPTHBENCH_DATA`` where it is looked for."""
-
-    name: str
-    summary: str
-    protocol: str
-    folder: str | None = None
-    source: str = ""
-
-
-DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
-    {
-        info.name: info
-        for info in (
-            DatasetInfo("rooms", "procedural furnished rooms, rendered here, exact depth, 240x320", "native"),
-            DatasetInfo(
-                "nyu-labeled",
-                "NYU Depth v2, labelled images: 654 test at 480x640, 795 training",
-                "nyu-eigen",
-                "nyu_labeled",
-                "Silberman, Hoiem, Kohli, Fergus: Indoor Segmentation and Support Inference from RGBD Images, ECCV 2012",
-            ),
-            DatasetInfo("folder", "your own images with 16-bit depth PNGs beside them (--data-root)", "native"),
-        )
-    }
-)
-
-
 def open_dataset(
-    name: str, split: str, *, root: Path | None = None, limit: int | None = None, depth_scale: float = 1000.0
+    name: str,
+    split: str,
+    *,
+    root: Path | None = None,
+    limit: int | None = None,
+    skip_broken: int = 0,
+    depth_scale: float | None = None,
+    progress: Progress | None = None,
 ) -> DepthDataset:
     """One split of a data set.
 
     ``root``: the data set's folder, in place of ``$DEPTHBENCH_DATA/<folder>``. ``limit``: only the first so many images (for
-    ``rooms``, any number of images). ``depth_scale``: stored depth units per metre, for ``folder``. Raises ``ValueError`` for
-    an unknown name or split and for missing files; image files are decoded when a sample is asked for.
+    ``rooms``, any number of images). ``skip_broken``: leave out up to so many images that cannot be read, named in the
+    data set's ``skipped``; to find them all are read once now, with ``progress``. ``depth_scale``: stored depth units per
+    metre, for ``folder``. A data set for testing only is calibrated on ``rooms``.
+
+    Raises ``ValueError`` for an unknown name or split, for missing files and for a file that leads outside the root; image
+    files are decoded when a sample is asked for, which raises ``ValueError`` for a broken one.
     """
-    dataset_info(name)
+    info = dataset_info(name)
     if split not in SPLITS:
         raise ValueError(unknown("split", split, SPLITS))
     if limit is not None and limit < 1:
         raise ValueError(f"limit {limit} must be at least 1")
-    if name == "rooms":
+    if skip_broken < 0:
+        raise ValueError(f"skip_broken {skip_broken} must be at least 0")
+    if name == "rooms" or (split == "calibration" and info.test_only):
         return RoomsDataset(split, SIZES[split] if limit is None else limit)
-    root = root or find_root(name)
-    if name == "nyu-labeled":
-        return open_nyu_labeled(split, root, limit)
-    return open_folder(split, root, limit, depth_scale)
+    dataset = open_files(name, split, root=root, limit=limit, depth_scale=depth_scale)
+    dataset.check(existence=not skip_broken)
+    return without_broken(dataset, skip_broken, progress=progress) if skip_broken else dataset
 
 
-def dataset_info(name: str) -> DatasetInfo:
-    """The entry of ``DATASETS``; ``ValueError`` lists the choices and the nearest one."""
-    return lookup("data set", name, DATASETS)
-
-
-def find_root(name: str) -> Path:
-    """The folder of a data set below ``$DEPTHBENCH_DATA``; ``ValueError`` says why there is none."""
+def open_files(
+    name: str, split: str, *, root: Path | None = None, limit: int | None = None, depth_scale: float | None = None
+) -> FileDataset:
+    """As :func:`open_dataset` for a data set of files, without looking whether each file is there."""
     info = dataset_info(name)
-    if info.folder is None:
-        raise ValueError(f"{info.name}: say where the images are (--data-root)")
-    base = os.environ.get("DEPTHBENCH_DATA")
-    if not base:
-        raise ValueError(
-            f"{info.name}: set DEPTHBENCH_DATA to the folder that holds {info.folder}, or give --data-root"
-        )
-    return Path(base) / info.folder
+    if info.load is None:
+        raise ValueError(f"{name}: rendered here, it has no files")
+    if depth_scale is not None and info.load is not open_folder:
+        raise ValueError(f"{name}: its layout fixes the depth scale; it can be given for folder only")
+    place = root or find_root(name)
+    dataset = open_folder(split, place, depth_scale) if info.load is open_folder else info.load(split, place)
+    if not dataset.items:
+        raise ValueError(f"{name}: no {split} images below {place}")
+    return dataset.first(limit)

@@ -1,70 +1,61 @@
-"""``folder``: any RGB images with 16-bit depth images beside them.
+"""``folder``: your own RGB images with 16-bit depth, in any of the layouts of :mod:`depthbench.suites.data.sequences`.
 
-Two layouts: sub-folders ``rgb/`` and ``depth/`` with equal file stems, or ``name.jpg`` next to ``name.png``, at any depth
-below the root. With a ``test`` sub-folder the splits are the sub-folders ``train``, ``calibration`` and ``test``; without
-``calibration`` a fixed choice of the training images takes its place. Without a ``test`` sub-folder all pairs are one pool: a
-fixed eighth of them (at most 64) is the calibration split, the rest is the test split.
+With a ``test`` sub-folder the splits are the sub-folders ``train``, ``calibration`` and ``test``; without ``calibration`` a
+fixed choice of the training images takes its place. 7-Scenes' ``TrainSplit.txt`` and ``TestSplit.txt`` are followed. Else all
+pairs are one pool: a fixed eighth of them (at most 64) is the calibration split, the rest is the test split.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
-from depthbench.suites.data.base import CALIBRATION_IMAGES, PairDataset, fixed_subset
+from depthbench.suites.data.base import CALIBRATION_IMAGES, FileDataset, PairReader, pair_items
+from depthbench.suites.data.files import MissingSplit, fixed_subset
+from depthbench.suites.data.sequences import SEVEN_SCENES, Layout, Pairs, find_layout, seven_scenes_split
 
-RGB_ENDINGS = (".jpg", ".jpeg", ".png")
-Pairs = list[tuple[Path, Path]]
+Part = TypeVar("Part")
 
 
-def open_folder(split: str, root: Path, limit: int | None, depth_scale: float) -> PairDataset:
-    """One split of the pairs below ``root``; ``depth_scale``: stored units per metre. ``ValueError`` names what is wrong."""
-    if not depth_scale > 0:
+def open_folder(split: str, root: Path, depth_scale: float | None = None) -> FileDataset:
+    """One split of the pairs below ``root``; ``ValueError`` names what is wrong.
+
+    ``depth_scale``: stored depth units per metre; when left out, 5000 for TUM's layout and 1000 (millimetres) for the others.
+    """
+    if depth_scale is not None and not depth_scale > 0:
         raise ValueError(f"depth scale {depth_scale} must be above 0 (stored units per metre, 1000 for millimetres)")
     if not root.is_dir():
-        raise ValueError(f"folder: no folder {root}")
-    pairs = _split_pairs(root, split) if (root / "test").is_dir() else _pool_pairs(root, split)
-    if not pairs:
-        raise ValueError(f"folder: no {split} images below {root}")
-    return PairDataset("folder", split, root, tuple(pairs[:limit]), depth_scale)
+        raise MissingSplit(f"folder: no folder {root}")
+    layout, pairs = _pairs(root, split)
+    scale = float(layout.scale if depth_scale is None else depth_scale)
+    reader = PairReader(scale, missing=layout.missing, fit_rgb=layout.fit_rgb)
+    dataset = FileDataset("folder", split, root, pair_items(root, pairs), reader, layout.name)
+    chosen_by_us = split == "calibration" and _from_training(root)
+    return dataset.calibration() if chosen_by_us else dataset
 
 
-def _split_pairs(root: Path, split: str) -> Pairs:
-    if split == "calibration" and not (root / split).is_dir():
-        pairs = find_pairs(root / "train")
-        return [pairs[i] for i in fixed_subset(len(pairs), CALIBRATION_IMAGES)]
-    return find_pairs(root / split)
+def _from_training(root: Path) -> bool:
+    """Whether the calibration split is a choice of the training images."""
+    if (root / "test").is_dir():
+        return not (root / "calibration").is_dir()
+    return any(root.rglob("TestSplit.txt"))
 
 
-def _pool_pairs(root: Path, split: str) -> Pairs:
+def _pairs(root: Path, split: str) -> tuple[Layout, Pairs]:
+    if (root / "test").is_dir():
+        folder = root / ("train" if split == "calibration" and _from_training(root) else split)
+        if not folder.is_dir():
+            raise MissingSplit(f"folder: no folder {folder}")
+        return find_layout(root, folder)
+    if (pairs := seven_scenes_split(root, split)) is not None:
+        return SEVEN_SCENES, pairs
     if split == "train":
-        raise ValueError(f"folder: no training split below {root} (no sub-folders train and test)")
-    pairs = find_pairs(root)
-    calibration = set(fixed_subset(len(pairs), min(CALIBRATION_IMAGES, len(pairs) // 8)))
-    return [pair for i, pair in enumerate(pairs) if (i in calibration) == (split == "calibration")]
+        raise MissingSplit(f"folder: no training split below {root} (no sub-folders train and test)")
+    layout, pairs = find_layout(root, root)
+    return layout, pool_part(pairs, split)
 
 
-def find_pairs(root: Path) -> Pairs:
-    """All (rgb, depth) files below ``root`` in either layout, sorted."""
-    if not root.is_dir():
-        raise ValueError(f"folder: no folder {root}")
-    return rgb_and_depth(root) if (root / "rgb").is_dir() else side_by_side(root)
-
-
-def rgb_and_depth(root: Path) -> Pairs:
-    """Pairs ``rgb/name.{jpg,jpeg,png}`` and ``depth/name.png``."""
-    images = sorted(p for p in (root / "rgb").rglob("*") if p.suffix.lower() in RGB_ENDINGS)
-    depths = [root / "depth" / p.relative_to(root / "rgb").with_suffix(".png") for p in images]
-    return _checked(list(zip(images, depths, strict=True)))
-
-
-def side_by_side(root: Path) -> Pairs:
-    """Pairs ``name.jpg`` (or ``.jpeg``) and ``name.png`` in the same folder, at any depth below ``root``."""
-    images = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
-    return _checked([(p, p.with_suffix(".png")) for p in images])
-
-
-def _checked(pairs: Pairs) -> Pairs:
-    for image, depth in pairs:
-        if not depth.is_file():
-            raise ValueError(f"{depth}: no such file (the depth of {image.name})")
-    return pairs
+def pool_part(pool: list[Part], split: str) -> list[Part]:
+    """The ``calibration`` part of a pool without splits, a fixed eighth of at most 64, or the rest of it."""
+    calibration = set(fixed_subset(len(pool), min(CALIBRATION_IMAGES, len(pool) // 8)))
+    return [item for i, item in enumerate(pool) if (i in calibration) == (split == "calibration")]

@@ -81,6 +81,16 @@ class RoomsDataset:
                 finally:
                     pool.shutdown(cancel_futures=True)
 
+    @property
+    def groups(self) -> list[str]:
+        """Rooms are not grouped."""
+        return []
+
+    @property
+    def skipped(self) -> list[str]:
+        """No rendered image is broken."""
+        return []
+
     def __len__(self) -> int:
         return self.size
 

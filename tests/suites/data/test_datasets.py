@@ -181,6 +181,23 @@ def test_damaged_cache_file_is_named() -> None:
 
 
 def test_importing_the_data_sets_loads_no_torch() -> None:
-    code = "import sys, depthbench.suites.data, depthbench.suites.protocols; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, depthbench.suites.data.verify, depthbench.suites.protocols\n"
+        "sys.exit(bool({'torch', 'h5py', 'scipy'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert set(DATASETS) == {"rooms", "nyu-labeled", "folder"}
+
+
+def test_every_data_set_says_whose_it_is() -> None:
+    assert {name: info.protocol for name, info in DATASETS.items()} == {
+        "rooms": "native",
+        "nyu-labeled": "nyu-eigen",
+        "nyu-fastdepth": "nyu-fastdepth",
+        "nyu-bts": "nyu-eigen",
+        "nyu-densedepth": "nyu-eigen",
+        "kitti-eigen": "kitti-garg",
+        "indoor-open": "native",
+        "folder": "native",
+    }
+    assert all(info.licence for info in DATASETS.values())
+    assert all(info.source for name, info in DATASETS.items() if info.folder)
