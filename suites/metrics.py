@@ -1,25 +1,211 @@
-"""Accuracy of a depth map against ground truth, as published for NYU and KITTI; numpy alone.
+"""Accuracy of a depth map against ground truth, per image; numpy alone.
 
-Definitions of Eigen et al. 2014 (section 4.2): p prediction, g ground truth, over the valid pixels of one image;
-e = ln p - ln g. A metric of a data set is the mean over its images.
+Throughout, p is a prediction and g its ground truth in metres, over the valid pixels of one image; e = ln p - ln g. A metric
+of a data set is the mean over its images that have a value.
+
+``METRICS``, as published for NYU and KITTI (Eigen, Puhrsch and Fergus 2014, section 4.2):
+
+* ``rmse_m`` √mean (p - g)², metres; ``abs_rel`` mean |p - g|/g; ``sq_rel`` mean (p - g)²/g, metres;
+* ``rmse_log`` √mean e² (natural logarithm); ``log10`` mean |log10 p - log10 g|;
+* ``silog`` 100·√(mean e² - (mean e)²): the error that no common factor explains (KITTI's depth benchmark);
+* ``delta1``, ``delta2``, ``delta3``: share of pixels with max(p/g, g/p) < 1.25, 1.25², 1.25³.
+
+``DETAILS``, where the error lies:
+
+* ``rmse_m``, ``abs_rel`` and ``delta1`` with the endings ``_0_1m``, ``_1_3m``, ``_over_3m``: the same over the pixels with
+  0 < g <= 1, 1 < g <= 3 and g > 3 metres. An average over all pixels is ruled by the far ones;
+* the same with the ending ``_edge``: over the pixels near a depth edge (:func:`edge_band`), where networks blur;
+* ``obstacles_too_far``: of the pixels with g <= 3 metres, the share with p > 1.25·g. Whatever is within reach counts as an
+  obstacle. It is one side of ``delta1``, the one that lets a robot drive into things; 25 % is the margin that ``delta1``
+  already uses.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 METRICS = ("rmse_m", "abs_rel", "sq_rel", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3")
+RANGES = {"0_1m": (0.0, 1.0), "1_3m": (1.0, 3.0), "over_3m": (3.0, math.inf)}
+"""Ranges of ground truth in metres: above the first number, up to and with the second."""
+WITHIN_REACH = ("0_1m", "1_3m")
+
+BY_PLACE = ("rmse_m", "abs_rel", "delta1")
+_PLACES = (*RANGES, "edge")
+DETAILS = (*(f"{metric}_{place}" for place in _PLACES for metric in BY_PLACE), "obstacles_too_far")
+ALL_METRICS = (*METRICS, *DETAILS)
+
 FLOOR_M = 0.01
 """Predictions below 1 cm count as 1 cm, so that logarithms and ratios exist."""
+EDGE_RATIO = 1.1
+EDGE_WIDTH = 240
+"""The band at an edge reaches (height of the image) / ``EDGE_WIDTH`` pixels, at least one, to each side of it."""
+
+_BLOCK = 1 << 13  # pixels at a time: their temporaries are small enough to be reused and stay in the cache
 
 
 def valid_mask(gt: NDArray[np.float32], *, min_depth: float = 0.0, max_depth: float = math.inf) -> NDArray[np.bool_]:
     """Where ground truth counts: above 0 AND inside (``min_depth``, ``max_depth``) metres."""
     mask: NDArray[np.bool_] = (gt > 0) & (gt > min_depth) & (gt < max_depth)
     return mask
+
+
+def edge_band(gt: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pixels near a depth edge of ``gt`` (H, W) in metres, 0 = missing; (H, W).
+
+    An edge lies between two neighbours in a row or column, both with ground truth, one more than 10 % farther than the other
+    (``EDGE_RATIO``): a step between surfaces, where a slanted plane has none but at its horizon. The band is every pixel within
+    max(1, round(H / 240)) rows and columns of either neighbour, 2 at 480x640, so that it covers the same part of the
+    picture at any size. Ground truth as sparse as a laser scanner's has few neighbours and few edges.
+    """
+    jump = np.zeros(gt.shape, np.bool_)
+    for top in range(0, len(gt), 32):
+        rows, marks = gt[top : top + 33], jump[top : top + 33]
+        down, across = _jumps(rows[:-1], rows[1:]), _jumps(rows[:, :-1], rows[:, 1:])
+        marks[:-1] |= down
+        marks[1:] |= down
+        marks[:, :-1] |= across
+        marks[:, 1:] |= across
+    reach = max(1, round(len(gt) / EDGE_WIDTH))
+    return _widen(_widen(jump, reach).T, reach).T
+
+
+def _jumps(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
+    near, far = np.minimum(a, b), np.maximum(a, b)
+    found: NDArray[np.bool_] = (far > near * np.float32(EDGE_RATIO)) & (near > 0)
+    return found
+
+
+def _widen(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Each mark spread over ``reach`` rows up and down."""
+    wide = mask.copy()
+    for step in range(1, reach + 1):
+        wide[step:] |= mask[:-step]
+        wide[:-step] |= mask[step:]
+    return wide
+
+
+class _Sums(NamedTuple):
+    """Sums over pixels: what every metric is made of. ``far``: pixels with p/g > 1.25."""
+
+    n: float = 0.0
+    squares: float = 0.0
+    relative: float = 0.0
+    relative_squares: float = 0.0
+    logs: float = 0.0
+    log_magnitudes: float = 0.0
+    log_squares: float = 0.0
+    within1: float = 0.0
+    within2: float = 0.0
+    within3: float = 0.0
+    far: float = 0.0
+
+    def named(self) -> dict[str, float]:
+        """``METRICS`` over these pixels; nan when there are none."""
+        if not self.n:
+            return dict.fromkeys(METRICS, math.nan)
+        mean_log, mean_log_squared = self.logs / self.n, self.log_squares / self.n
+        return {
+            "rmse_m": math.sqrt(self.squares / self.n),
+            "abs_rel": self.relative / self.n,
+            "sq_rel": self.relative_squares / self.n,
+            "rmse_log": math.sqrt(mean_log_squared),
+            "log10": self.log_magnitudes / self.n / math.log(10),
+            "silog": 100 * math.sqrt(max(mean_log_squared - mean_log**2, 0.0)),
+            "delta1": self.within1 / self.n,
+            "delta2": self.within2 / self.n,
+            "delta3": self.within3 / self.n,
+        }
+
+
+def _total(parts: Iterable[_Sums]) -> _Sums:
+    return _Sums(*(sum(column) for column in zip(_Sums(), *parts, strict=True)))
+
+
+class Truth:
+    """The ground truth of one image, laid out once to score any number of predictions.
+
+    ``gt``: (H, W) metres, 0 = missing; ``mask``: (H, W), the pixels that count, all with ground truth.
+    """
+
+    def __init__(self, gt: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+        self.shape = gt.shape
+        near_edge = edge_band(gt).ravel()
+        flat, counts = gt.ravel(), mask.ravel()
+        found: dict[str, list[NDArray[np.int32]]] = {place: [] for place in _PLACES}
+        for start in range(0, len(flat), _BLOCK):
+            block, block_counts = flat[start : start + _BLOCK], counts[start : start + _BLOCK]
+            chosen = {place: block_counts & (block > low) & (block <= high) for place, (low, high) in RANGES.items()}
+            chosen["edge"] = block_counts & near_edge[start : start + _BLOCK]
+            for place, pixels in chosen.items():
+                found[place].append(np.flatnonzero(pixels).astype(np.int32) + np.int32(start))
+        self._pixels = {place: np.concatenate(blocks) for place, blocks in found.items()}
+        self._depths = {place: flat[pixels] for place, pixels in self._pixels.items()}
+
+    @property
+    def n(self) -> int:
+        """Number of pixels that count."""
+        return sum(len(self._pixels[place]) for place in RANGES)
+
+    def median_ratio(self, pred: NDArray[np.float32]) -> float:
+        """median(g) / median(p) over the pixels that count, p floored at 1 cm; 1 when none counts."""
+        if not self.n:
+            return 1.0
+        flat = pred.ravel()
+        predicted = np.concatenate([flat[self._pixels[place]] for place in RANGES])
+        true = np.concatenate([self._depths[place] for place in RANGES])
+        return float(np.median(true) / np.median(np.maximum(predicted, FLOOR_M)))
+
+    def score(self, pred: NDArray[np.float32]) -> dict[str, float]:
+        """All of ``ALL_METRICS`` for a prediction (H, W) in metres; nan where no pixel counts.
+
+        ``ValueError`` for a prediction of another shape, and for one that is not finite at a pixel that counts.
+        """
+        if pred.shape != self.shape:
+            raise ValueError(f"prediction is {_size(pred.shape)}, ground truth is {_size(self.shape)}")
+        flat = pred.ravel()
+        sums = {place: self._sums(flat, place) for place in _PLACES}
+        whole, reach = _total(sums[place] for place in RANGES), _total(sums[place] for place in WITHIN_REACH)
+        if not math.isfinite(whole.squares):
+            values = np.concatenate([flat[self._pixels[place]] for place in RANGES])
+            bad = np.count_nonzero(~np.isfinite(values))
+            raise ValueError(f"the prediction is not finite at {bad} of {len(values)} pixels")
+        scores = whole.named()
+        for place, part in sums.items():
+            named = part.named()
+            scores |= {f"{metric}_{place}": named[metric] for metric in BY_PLACE}
+        return {**scores, "obstacles_too_far": reach.far / reach.n if reach.n else math.nan}
+
+    def _sums(self, flat: NDArray[np.float32], place: str) -> _Sums:
+        pixels, depths = self._pixels[place], self._depths[place]
+        starts = range(0, len(pixels), _BLOCK)
+        return _total(_block(flat[pixels[i : i + _BLOCK]], depths[i : i + _BLOCK]) for i in starts)
+
+
+def _block(pred: NDArray[np.float32], gt: NDArray[np.float32]) -> _Sums:
+    if not np.isfinite(pred).all():
+        return _Sums(squares=math.inf)
+    p, g = np.maximum(pred.astype(np.float64), FLOOR_M), gt.astype(np.float64)
+    error, ratio = p - g, p / g
+    squares, log_error = np.square(error), np.log(ratio)
+    worse = np.maximum(ratio, 1 / ratio)
+    return _Sums(
+        n=len(p),
+        squares=float(squares.sum()),
+        relative=float((np.abs(error) / g).sum()),
+        relative_squares=float((squares / g).sum()),
+        logs=float(log_error.sum()),
+        log_magnitudes=float(np.abs(log_error).sum()),
+        log_squares=float(np.square(log_error).sum()),
+        within1=int(np.count_nonzero(worse < 1.25)),
+        within2=int(np.count_nonzero(worse < 1.25**2)),
+        within3=int(np.count_nonzero(worse < 1.25**3)),
+        far=int(np.count_nonzero(ratio > 1.25)),
+    )
 
 
 def image_metrics(
@@ -29,38 +215,13 @@ def image_metrics(
     min_depth: float = 0.0,
     max_depth: float = math.inf,
 ) -> dict[str, float]:
-    """All of ``METRICS`` for one image.
+    """All of ``ALL_METRICS`` for one image.
 
-    ``pred``, ``gt``: (H, W), metres; ``gt`` 0 = missing. Returned: ``rmse_m`` and ``sq_rel`` (p - g)²/g in metres,
-    ``abs_rel`` |p - g|/g, ``rmse_log`` (ln), ``log10``, ``silog`` 100·√(mean e² - (mean e)²), ``delta1`` to ``delta3`` the
-    share of pixels with max(p/g, g/p) < 1.25, 1.25², 1.25³. All are nan when no pixel is valid. Raises ``ValueError`` for
-    shapes that differ and for a prediction that is not finite at a valid pixel.
+    ``pred``, ``gt``: (H, W), metres; ``gt`` 0 = missing; it counts inside (``min_depth``, ``max_depth``). A metric without a
+    pixel is nan. Raises ``ValueError`` for shapes that differ and for a prediction that is not finite at a valid pixel.
     """
-    if pred.shape != gt.shape:
-        raise ValueError(f"prediction is {_size(pred)}, ground truth is {_size(gt)}")
-    mask = valid_mask(gt, min_depth=min_depth, max_depth=max_depth)
-    if not mask.any():
-        return dict.fromkeys(METRICS, math.nan)
-    p, g = pred[mask].astype(np.float64), gt[mask].astype(np.float64)  # (N,)
-    if not np.isfinite(p).all():
-        raise ValueError(f"the prediction is not finite at {np.count_nonzero(~np.isfinite(p))} of {len(p)} pixels")
-    p = np.maximum(p, FLOOR_M)
-    error, ratio = p - g, p / g
-    log_error, worse = np.log(ratio), np.maximum(ratio, 1 / ratio)
-    mean_log, mean_log_squared = log_error.mean(), np.square(log_error).mean()
-    values = {
-        "rmse_m": math.sqrt(np.square(error).mean()),
-        "abs_rel": (np.abs(error) / g).mean(),
-        "sq_rel": (np.square(error) / g).mean(),
-        "rmse_log": math.sqrt(mean_log_squared),
-        "log10": np.abs(log_error).mean() / math.log(10),
-        "silog": 100 * math.sqrt(max(mean_log_squared - mean_log**2, 0.0)),
-        "delta1": (worse < 1.25).mean(),
-        "delta2": (worse < 1.25**2).mean(),
-        "delta3": (worse < 1.25**3).mean(),
-    }
-    return {name: float(value) for name, value in values.items()}
+    return Truth(gt, valid_mask(gt, min_depth=min_depth, max_depth=max_depth)).score(pred)
 
 
-def _size(array: NDArray[np.float32]) -> str:
-    return "x".join(str(side) for side in array.shape)
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in shape)

@@ -1,14 +1,20 @@
 """Evaluation protocols: what the network sees of an image, and where its prediction is compared with ground truth.
 
 Results under different protocols are not comparable; a record names its protocol. A prediction returns to the ground
-truth's size bilinearly, is cropped, and is scored per image (:mod:`depthbench.suites.metrics`).
+truth's size bilinearly, is cropped, and is scored per image (:mod:`depthbench.suites.metrics`). It is floored at 1 cm
+and never capped: a depth beyond the range of a protocol counts as the error that it is.
+
+Each protocol has a variant ``NAME+median-scale`` for networks that know depth up to a factor only: the prediction of each
+image is first multiplied by median(g) / median(p) over the pixels that count (Zhou et al. 2017, section 4.2). That uses the
+ground truth, so its numbers stand under their own name.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -16,10 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from depthbench.suites.data import Sample
-from depthbench.suites.metrics import FLOOR_M, image_metrics, valid_mask
+from depthbench.suites.metrics import FLOOR_M, Truth, valid_mask
 
 Crop = tuple[slice, slice]
 _WHOLE: Crop = (slice(None), slice(None))
+MEDIAN_SCALE = "+median-scale"
+"""The ending of the protocols that scale each prediction to the median of its ground truth."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Prepared:
     crop: Crop
     min_depth: float
     max_depth: float
+    median_scale: bool = False
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -44,17 +53,33 @@ class Prepared:
         mask[self.crop] = valid_mask(self.depth[self.crop], min_depth=self.min_depth, max_depth=self.max_depth)
         return mask
 
+    @cached_property
+    def truth(self) -> Truth:
+        """The ground truth laid out for scoring; made once, whatever the number of predictions."""
+        return Truth(self.depth, self.mask)
+
+    def resized(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """The image as an input of ``size`` (height, width): (1, 3, height, width)."""
+        return self.input if self.input.shape[2:] == size else network_input(self.rgb, size)
+
     def restore(self, prediction: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A prediction (h, w) or (1, 1, h, w) in metres at the ground truth's size (H, W), floored at 1 cm."""
-        full = resize(prediction.reshape(prediction.shape[-2:]), *self.depth.shape)  # (H, W)
+        """A prediction (h, w) or (1, 1, h, w) in metres at the ground truth's size (H, W), floored at 1 cm.
+
+        Where the protocol says so it is scaled to the ground truth's median.
+        """
+        full = self._enlarged(prediction)
         return np.maximum(full, np.float32(FLOOR_M))
 
     def score(self, prediction: NDArray[np.float32]) -> dict[str, float]:
         """The metrics of a prediction (h, w) or (1, 1, h, w) in metres; nan when nothing in the crop is valid."""
-        restored = self.restore(prediction)
-        return image_metrics(
-            restored[self.crop], self.depth[self.crop], min_depth=self.min_depth, max_depth=self.max_depth
-        )
+        return self.truth.score(self._enlarged(prediction))
+
+    def _enlarged(self, prediction: NDArray[np.float32]) -> NDArray[np.float32]:
+        full = resize(prediction.reshape(prediction.shape[-2:]), *self.depth.shape)  # (H, W)
+        if not self.median_scale:
+            return full
+        floored = np.maximum(full, np.float32(FLOOR_M))
+        return floored * np.float32(self.truth.median_ratio(floored))
 
 
 @dataclass(frozen=True)
@@ -63,7 +88,7 @@ class Protocol:
 
     ``view`` brings a sample into the geometry of the evaluation. ``size``: the network's input when none is asked for
     (None: the nearest multiples of 32). ``crop``: of (height, width) of the ground truth. Depth counts strictly between
-    ``min_depth`` and ``max_depth`` metres.
+    ``min_depth`` and ``max_depth`` metres. ``median_scale``: each prediction is scaled to the median of its ground truth.
     """
 
     name: str
@@ -73,15 +98,35 @@ class Protocol:
     crop: Callable[[int, int], Crop] = lambda _height, _width: _WHOLE
     min_depth: float = 0.0
     max_depth: float = math.inf
+    median_scale: bool = False
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the network's input for images of ``height`` x ``width``, when none is asked for."""
+        return self.size or (nearest_32(height), nearest_32(width))
 
     def prepare(self, sample: Sample, size: tuple[int, int] | None = None) -> Prepared:
         """A sample as the network's input of ``size`` (height, width) and its ground truth."""
         seen = self.view(sample)
         height, width = seen.depth.shape[1:]
-        rows, columns = size or self.size or (nearest_32(height), nearest_32(width))
-        channels = [resize(channel, rows, columns) for channel in seen.rgb]
-        crop = self.crop(height, width)
-        return Prepared(np.stack(channels)[None], seen.rgb, seen.depth[0], crop, self.min_depth, self.max_depth)
+        return Prepared(
+            network_input(seen.rgb, size or self.input_size(height, width)),
+            seen.rgb,
+            seen.depth[0],
+            self.crop(height, width),
+            self.min_depth,
+            self.max_depth,
+            self.median_scale,
+        )
+
+
+def network_input(rgb: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """(3, H, W) as a batch of one image of ``size``: (1, 3, height, width), bilinear."""
+    if rgb.shape[1:] == size:
+        return rgb[None]
+    resized = np.empty((1, 3, *size), np.float32)
+    for channel, out in zip(rgb, resized[0], strict=True):
+        out[:] = resize(channel, *size)
+    return resized
 
 
 def resize(
@@ -117,24 +162,60 @@ def _eigen_crop(height: int, width: int) -> Crop:
     return rows, slice(round(41 / 640 * width), round(601 / 640 * width))
 
 
+def _kitti_crop(top: float, bottom: float, left: float, right: float) -> Callable[[int, int], Crop]:
+    """A crop in shares of height and width, cut off to whole pixels as Garg's and Eigen's evaluations do."""
+    return lambda height, width: (
+        slice(int(top * height), int(bottom * height)),
+        slice(int(left * width), int(right * width)),
+    )
+
+
+_KITTI_SIZE = (352, 1216)
+_PLAIN = (
+    Protocol("native", "the data's own size, every pixel with ground truth"),
+    Protocol(
+        "nyu-fastdepth",
+        "nearest to 333x250, crop box (14, 11, 318, 239), nearest to 224x224, rgb and depth alike; no cap",
+        view=_fastdepth_view,
+        size=(224, 224),
+    ),
+    Protocol(
+        "nyu-eigen",
+        "480x640, rows 45:471, columns 41:601, 1e-3 < depth < 10 m",
+        size=(224, 224),
+        crop=_eigen_crop,
+        min_depth=1e-3,
+        max_depth=10.0,
+    ),
+    Protocol(
+        "kitti-garg",
+        "rows .40810811-.99189189, columns .03594771-.96405229 (Garg et al. 2016), 1e-3 < depth < 80 m",
+        size=_KITTI_SIZE,
+        crop=_kitti_crop(0.40810811, 0.99189189, 0.03594771, 0.96405229),
+        min_depth=1e-3,
+        max_depth=80.0,
+    ),
+    Protocol(
+        "kitti-eigen",
+        "rows .3324324-.91351351, columns .0359477-.96405229 (Eigen et al. 2014), 1e-3 < depth < 80 m",
+        size=_KITTI_SIZE,
+        crop=_kitti_crop(0.3324324, 0.91351351, 0.0359477, 0.96405229),
+        min_depth=1e-3,
+        max_depth=80.0,
+    ),
+)
+
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         protocol.name: protocol
+        for plain in _PLAIN
         for protocol in (
-            Protocol("native", "the data's own size, every pixel with ground truth"),
-            Protocol(
-                "nyu-fastdepth",
-                "nearest to 333x250, crop box (14, 11, 318, 239), nearest to 224x224, rgb and depth alike; no cap",
-                view=_fastdepth_view,
-                size=(224, 224),
-            ),
-            Protocol(
-                "nyu-eigen",
-                "480x640, rows 45:471, columns 41:601, 1e-3 < depth < 10 m",
-                size=(224, 224),
-                crop=_eigen_crop,
-                min_depth=1e-3,
-                max_depth=10.0,
+            plain,
+            replace(
+                plain,
+                name=plain.name + MEDIAN_SCALE,
+                summary=f"{plain.summary}; each prediction scaled to its median",
+                median_scale=True,
             ),
         )
     }

@@ -12,7 +12,8 @@ torch nor pandas.
 
 History of ``SCHEMA_VERSION``
 
-* 1: first version.
+* 1: first version. Evaluations later gained metrics by range and at edges, ``groups`` and ``skipped``; a reader passes over
+  what it does not know, and these are absent from older files.
 """
 
 from __future__ import annotations

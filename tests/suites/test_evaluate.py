@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from depthbench.suites.data import DepthDataset, open_dataset
-from depthbench.suites.evaluate import evaluate_onnx
-from depthbench.suites.metrics import METRICS
+from depthbench.suites.evaluate import evaluate_many, evaluate_onnx
+from depthbench.suites.metrics import ALL_METRICS, METRICS
 
 
 def _network(path: Path, height: int | str = 32, width: int | str = 64, *, factor: float = 10.0) -> Path:
@@ -57,9 +57,12 @@ def test_perfect_network(root: Path, tmp_path: Path) -> None:
     result = evaluate_onnx(
         _network(tmp_path / "m.onnx"), _open(root), "native", samples=3, progress=lambda i, n: seen.append((i, n))
     )
-    assert result.summary() == pytest.approx(
+    summary = result.summary()
+    assert tuple(summary) == ("n", *ALL_METRICS)
+    assert {name: summary[name] for name in ("n", *METRICS)} == pytest.approx(
         {"n": 7, **dict.fromkeys(METRICS, 0), "delta1": 1, "delta2": 1, "delta3": 1}, abs=1e-4
     )
+    assert math.isnan(summary["rmse_m_0_1m"])  # no image has anything so near
     assert result.size == (32, 64)
     assert seen == [(i + 1, 7) for i in range(7)]
     assert (result.rgb.shape, result.rgb.dtype) == ((3, 3, 40, 60), np.uint8)
@@ -85,23 +88,85 @@ def test_open_input_size_is_the_callers_or_the_protocols(root: Path, tmp_path: P
         evaluate_onnx(fixed, _open(root), "native", size=(64, 32))
 
 
-def test_image_without_ground_truth_is_not_counted(root: Path, tmp_path: Path) -> None:
-    dataset = _open(root)
-    stem = dataset.label(1).removeprefix("rgb/")
-    Image.fromarray(np.zeros((40, 60), np.uint16)).save(root / "depth" / f"{stem}.png")
-    result = evaluate_onnx(_network(tmp_path / "m.onnx"), dataset, "native")
-    assert (result.n, len(result.images)) == (6, 7)
-    stored = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert stored["metrics"]["rmse_m"][1] is None
-    assert stored["images"][1] == f"rgb/{stem}"
-    assert stored["dataset_digest"] == dataset.digest
-
-
-def test_nothing_to_score(root: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def kitti(root: Path) -> Path:
+    """The images with depth only above the rows that count for KITTI, but for the image 3."""
     for path in (root / "depth").iterdir():
-        Image.fromarray(np.zeros((40, 60), np.uint16)).save(path)
-    with pytest.raises(ValueError, match=r"^folder test: no image has valid ground truth under protocol native$"):
+        if path.stem != "3":
+            depth = np.zeros((40, 60), np.uint16)
+            depth[:4] = 2000
+            Image.fromarray(depth).save(path)
+    return root
+
+
+def test_image_without_a_pixel_that_counts_is_not_counted(kitti: Path, tmp_path: Path) -> None:
+    dataset = _open(kitti)
+    result = evaluate_onnx(_network(tmp_path / "m.onnx"), dataset, "kitti-garg")
+    [place] = [i for i, name in enumerate(result.images) if name.endswith("3")]
+    assert (result.n, len(result.images)) == (1, 7)
+    assert result.summary()["rmse_m"] == result.metrics["rmse_m"][place] < 1e-3
+    stored = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert [value is None for value in stored["metrics"]["rmse_m"]] == [i != place for i in range(7)]
+    assert stored["dataset_digest"] == dataset.digest
+    assert (stored["groups"], stored["skipped"]) == ([], [])
+
+
+def test_nothing_to_score(kitti: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.pad(np.full((4, 60), 9, np.uint16), ((0, 36), (0, 0)))).save(kitti / "depth" / "3.png")
+    with pytest.raises(ValueError, match=r"^folder test: no image has valid ground truth under protocol kitti-garg$"):
+        evaluate_onnx(_network(tmp_path / "m.onnx"), _open(kitti), "kitti-garg")
+
+
+def test_several_files_at_once_score_as_each_alone(root: Path, tmp_path: Path) -> None:
+    paths = [
+        _network(tmp_path / "a.onnx"),
+        _network(tmp_path / "b.onnx", 64, 32, factor=8.0),
+        _network(tmp_path / "c.onnx", "H", "W", factor=12.0),
+    ]
+    reads: list[int] = []
+    dataset = _open(root)
+
+    class Counting(type(dataset)):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> object:
+            reads.append(index)
+            return super().__getitem__(index)
+
+    together = evaluate_many([(path, None) for path in paths], Counting(**vars(dataset)), "nyu-eigen", workers=3)
+    assert sorted(reads) == list(range(7))
+    for path, result in zip(paths, together, strict=True):
+        alone = evaluate_onnx(path, dataset, "nyu-eigen")
+        assert result.to_json() == alone.to_json()
+        assert np.array_equal(result.prediction, alone.prediction)
+
+
+def test_groups_and_median_scale(root: Path, tmp_path: Path) -> None:
+    cameras = tmp_path / "cameras"
+    for i in range(4):
+        camera = cameras / ("near" if i < 3 else "far")
+        camera.mkdir(parents=True, exist_ok=True)
+        Image.open(root / "rgb" / f"{i}.png").save(camera / f"{i}.jpg", quality=100)
+        depth = np.asarray(Image.open(root / "depth" / f"{i}.png")).astype(np.float64)
+        depth[:20] *= 1.05
+        Image.fromarray((depth * (1000 / 1020 if i < 3 else 2.0)).astype(np.uint16)).save(camera / f"{i}.png")
+    dataset = open_dataset("indoor-open", "test", root=cameras)
+    path = _network(tmp_path / "m.onnx")
+    plain, scaled = (evaluate_onnx(path, dataset, name) for name in ("native", "native+median-scale"))
+    assert plain.groups == ["far", "near", "near", "near"]
+    assert [plain.summary(group)["n"] for group in ("far", "near")] == [1, 3]
+    assert plain.summary("far")["delta1"] == 0
+    assert plain.summary("near")["delta1"] == plain.summary()["delta1"] * 4 / 3 == 1
+    assert (scaled.protocol, scaled.summary("far")["delta1"]) == ("native+median-scale", 1)
+
+
+def test_broken_images_are_counted(root: Path, tmp_path: Path) -> None:
+    bad = root / "depth" / f"{_open(root).label(2).removeprefix('rgb/')}.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    with pytest.raises(ValueError, match=rf"^{bad}: [^\n]+$"):
         evaluate_onnx(_network(tmp_path / "m.onnx"), _open(root), "native")
+    dataset = open_dataset("folder", "test", root=root, depth_scale=255 * 4, skip_broken=1)
+    result = evaluate_onnx(_network(tmp_path / "m.onnx"), dataset, "native")
+    assert (result.n, len(result.skipped)) == (6, 1)
+    assert result.to_json()["skipped"][0].startswith(f"{bad}: ")
 
 
 def test_bad_files_and_names(root: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from depthbench.suites.data import DATASETS, Sample
-from depthbench.suites.protocols import PROTOCOLS, nearest_32, resize
+from depthbench.suites.protocols import MEDIAN_SCALE, PROTOCOLS, nearest_32, resize
 
 
 def _sample(height: int, width: int) -> Sample:
@@ -17,13 +17,15 @@ def _sample(height: int, width: int) -> Sample:
 
 
 def test_every_data_set_has_a_default_protocol() -> None:
-    assert {name: info.protocol for name, info in DATASETS.items()} == {
-        "rooms": "native",
-        "nyu-labeled": "nyu-eigen",
-        "folder": "native",
-    }
     assert {info.protocol for info in DATASETS.values()} <= set(PROTOCOLS)
     assert all(name == protocol.name for name, protocol in PROTOCOLS.items())
+    assert [name for name in PROTOCOLS if not name.endswith(MEDIAN_SCALE)] == [
+        "native",
+        "nyu-fastdepth",
+        "nyu-eigen",
+        "kitti-garg",
+        "kitti-eigen",
+    ]
 
 
 @pytest.mark.parametrize(("side", "expected"), [(1, 32), (47, 32), (48, 64), (240, 256), (320, 320), (480, 480)])
@@ -39,6 +41,8 @@ def test_nearest_multiple_of_32(side: int, expected: int) -> None:
         ("nyu-eigen", None, (224, 224)),
         ("nyu-fastdepth", None, (224, 224)),
         ("nyu-fastdepth", (256, 320), (256, 320)),
+        ("kitti-garg", None, (352, 1216)),
+        ("kitti-eigen", None, (352, 1216)),
     ],
 )
 def test_input_size(protocol: str, size: tuple[int, int] | None, expected: tuple[int, int]) -> None:
@@ -107,3 +111,46 @@ def test_prediction_returns_bilinearly_with_pixel_centres() -> None:
 def test_resize_smaller_is_an_average() -> None:
     stripes = np.tile(np.array([0.0, 1.0], np.float32), (8, 32))
     assert resize(stripes, 8, 16)[:, 2:-2] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "height", "expected"),
+    [
+        # rows and columns of the crop as int32 of the published shares, by hand for KITTI's two common sizes
+        ("kitti-garg", 375, (153, 371, 44, 1197)),
+        ("kitti-garg", 370, (151, 366, 44, 1197)),
+        ("kitti-eigen", 375, (124, 342, 44, 1197)),
+        ("kitti-eigen", 370, (122, 337, 44, 1197)),
+    ],
+)
+def test_kitti_crops_and_range(protocol: str, height: int, expected: tuple[int, int, int, int]) -> None:
+    sample = _sample(height, 1242)
+    sample.depth[0, 200, 100:104] = (80.0, 1e-3, 0.0, 79.9)
+    mask = PROTOCOLS[protocol].prepare(sample, (32, 32)).mask
+    rows, columns = np.nonzero(mask)
+    top, bottom, left, right = expected
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == expected
+    assert mask.sum() == (bottom - top) * (right - left) - 3
+
+
+def test_median_scale_forgives_a_factor_and_says_so_in_its_name() -> None:
+    sample = _sample(480, 640)
+    sample.depth[0, 100] = 0
+    plain, scaled = (PROTOCOLS[name].prepare(sample) for name in ("nyu-eigen", "nyu-eigen+median-scale"))
+    prediction = sample.depth[None] / 3 + np.float32(0.1)
+    assert plain.score(prediction)["rmse_m"] > 1
+    got = scaled.score(prediction)
+    counted = scaled.mask
+    factor = np.median(sample.depth[0][counted]) / np.median(prediction[0, 0][counted])
+    by_hand = prediction[0, 0][counted] * factor - sample.depth[0][counted]
+    assert got["rmse_m"] == pytest.approx(np.sqrt(np.mean(by_hand.astype(np.float64) ** 2)), rel=1e-5)
+    assert scaled.score(prediction * 7)["rmse_m"] == pytest.approx(scaled.score(prediction)["rmse_m"], rel=1e-5)
+    assert scaled.restore(prediction) == pytest.approx(prediction[0, 0] * factor, rel=1e-5)
+    assert (scaled.crop, scaled.max_depth) == (plain.crop, plain.max_depth)
+
+
+def test_inputs_of_other_sizes_come_from_the_same_picture() -> None:
+    sample = _sample(96, 128)
+    prepared = PROTOCOLS["native"].prepare(sample, (64, 64))
+    assert prepared.resized((64, 64)) is prepared.input
+    assert np.array_equal(prepared.resized((32, 96)), PROTOCOLS["native"].prepare(sample, (32, 96)).input)
