@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from depthbench.suites.names import unknown
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from depthbench.suites.variants import Variant
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -28,21 +30,31 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A row of the model table: its family (colour and marker in plots), one line of text, and its builder."""
+    """A row of the model table: its family (colour and marker in plots), one line of text, and its builder.
+
+    ``options``: the types of the builder's keyword arguments by name, for a model that a suite may vary.
+    """
 
     name: str
     family: str
     summary: str
-    build: Callable[[], nn.Module]
+    build: Callable[..., nn.Module]
+    options: Callable[[], Mapping[str, Any]] = dict
 
 
-def _tst(name: str) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
+def _tst(name: str) -> Callable[..., nn.Module]:
+    def build(**options: Any) -> nn.Module:
         from depthbench.tst import build_tst
 
-        return build_tst(name)
+        return build_tst(name, **options)
 
     return build
+
+
+def _tst_options() -> Mapping[str, Any]:
+    from depthbench.tst import TSTConfig
+
+    return get_type_hints(TSTConfig)
 
 
 def _fastdepth(name: str) -> Callable[[], nn.Module]:
@@ -67,9 +79,9 @@ MODELS: Mapping[str, ModelInfo] = MappingProxyType(
     {
         info.name: info
         for info in (
-            ModelInfo("tst-t", "tst", "Token-Sharing Transformer, tiny", _tst("tst-t")),
-            ModelInfo("tst-s", "tst", "Token-Sharing Transformer, small", _tst("tst-s")),
-            ModelInfo("tst-b", "tst", "Token-Sharing Transformer, base", _tst("tst-b")),
+            ModelInfo("tst-t", "tst", "Token-Sharing Transformer, tiny", _tst("tst-t"), _tst_options),
+            ModelInfo("tst-s", "tst", "Token-Sharing Transformer, small", _tst("tst-s"), _tst_options),
+            ModelInfo("tst-b", "tst", "Token-Sharing Transformer, base", _tst("tst-b"), _tst_options),
             ModelInfo("tst-source", "tst", "the source's pseudo code taken literally", _tst("tst-source")),
             ModelInfo("fastdepth", "fastdepth", "FastDepth, full width", _fastdepth("fastdepth")),
             ModelInfo(
@@ -92,13 +104,17 @@ MODELS: Mapping[str, ModelInfo] = MappingProxyType(
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A MODEL, resolved: its kind, its display name, its ONNX or weights file (None: untrained), and a digest of that."""
+    """A MODEL, resolved: its kind, its display name, its ONNX or weights file (None: untrained), and a digest of that.
+
+    ``variant``: what a suite builds and trains under this name; the digest is then that of its training.
+    """
 
     name: str
     kind: Literal["catalogue", "onnx", "function"]
     family: str
     digest: str
     path: Path | None = None
+    variant: Variant | None = None
 
 
 def weights_path(model: str, recipe: str | None = None) -> Path:
@@ -155,7 +171,10 @@ def _code_digest(text: str) -> str:
 
 
 def build_model(spec: ModelSpec, seed: int = 0) -> nn.Module:
-    """The network of a catalogue or function MODEL, in eval mode, with its weights, else random ones drawn from ``seed``."""
+    """The network of a catalogue or function MODEL, in eval mode, with its weights, else random ones drawn from ``seed``.
+
+    A variant is built with its options; its weights are not looked for here (see :mod:`depthbench.suites.trained`).
+    """
     import torch
 
     from depthbench.suites.checkpoint import load_weights
@@ -166,7 +185,8 @@ def build_model(spec: ModelSpec, seed: int = 0) -> nn.Module:
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = MODELS[spec.name].build() if spec.kind == "catalogue" else _call_function(spec.name)
+        name, options = (spec.variant.model, dict(spec.variant.options)) if spec.variant else (spec.name, {})
+        module = MODELS[name].build(**options) if spec.kind == "catalogue" else _call_function(name)
     if spec.path is not None:
         load_weights(module, spec.path)
     return module.eval()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Any
 from depthbench.compression.recipes import RECIPES, Recipe
 from depthbench.suites.models import ModelSpec, resolve_model, weights_path
 from depthbench.suites.names import lookup
-from depthbench.suites.schema import Suite
+from depthbench.suites.schema import Block, Suite
 from depthbench.suites.targets import TARGETS, Target
+from depthbench.suites.variants import trained_specs, training_digests
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "torch-pruning")
 
@@ -65,22 +66,30 @@ class Job:
         return f"{self.model.name}/{self.recipe.name}/{self.size[0]}x{self.size[1]}/{self.target.name}"
 
 
-def make_plan(suite: Suite, data: Data, *, base: Path | None = None, only: Sequence[str] = ()) -> list[Job]:
+def make_plan(
+    suite: Suite,
+    data: Data,
+    *,
+    base: Path | None = None,
+    only: Sequence[str] = (),
+    roots: Mapping[str, Path] | None = None,
+) -> list[Job]:
     """The cells of a suite in the order they are written, each once; with ``only``, those whose label matches a pattern.
 
-    ``ValueError`` when the patterns leave nothing.
+    ``roots``: data set: its folder, in place of ``$DEPTHBENCH_DATA``, for a suite that trains. ``ValueError`` when the
+    patterns leave nothing.
     """
-    models = {name: resolve_model(name, base) for block in suite.matrix for name in block.models}
+    digests = training_digests(suite.train, roots or {}) if suite.train else {}
     probes = {name: TARGETS[name].probe() for block in suite.matrix for name in block.targets}
     versions = library_versions()
     jobs: dict[str, Job] = {}
     for block in suite.matrix:
-        for name in block.models:
+        for model in _block_models(suite, block, base, digests):
             for recipe_name in block.recipes:
                 for size in block.sizes:
                     for target_name in block.targets:
                         job = make_job(
-                            models[name],
+                            model,
                             lookup("recipe", recipe_name, RECIPES),
                             size,
                             TARGETS[target_name],
@@ -96,6 +105,16 @@ def make_plan(suite: Suite, data: Data, *, base: Path | None = None, only: Seque
             f"--only {' '.join(only)}: no cell of suite {suite.name} matches (a label is model/recipe/HxW/target)"
         )
     return chosen
+
+
+def _block_models(suite: Suite, block: Block, base: Path | None, digests: Mapping[str, str]) -> Iterator[ModelSpec]:
+    """The models of a block; an entry that the suite trains is one model a seed."""
+    for model in block.models:
+        if isinstance(model, str):
+            yield resolve_model(model, base)
+        else:
+            assert suite.train is not None  # the schema's check
+            yield from trained_specs(model, suite.train, digests)
 
 
 def make_job(

@@ -1,6 +1,7 @@
 """Running a suite: the visible list of stages, from its cells to their records.
 
-    plan → skips → artefacts (compress, export, quantize, profile) → accuracy → latency (measured, predicted) → records
+    plan → skips → training of what the suite trains itself → artefacts (compress, export, quantize, profile)
+         → accuracy → latency (measured, predicted) → records
 
 Everything costly is kept by content in the store, and every finished cell as a record in the run folder, so a run that was
 stopped goes on where it was and a run that is complete recomputes nothing. Nothing else of the run is at work while latency
@@ -9,20 +10,19 @@ is measured.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthbench.suites.environment import environment, now
+from depthbench.suites.execution import Progress, pool, run_tasks
 from depthbench.suites.plan import Data, Job, library_versions, make_plan
 from depthbench.suites.results import SCHEMA_VERSION, Latency, Record, RunFolder, write_atomic, write_json
 from depthbench.suites.schema import Suite
+from depthbench.suites.shared_evaluation import evaluations, share
 from depthbench.suites.stages import (
     CALIBRATION_IMAGES,
     Artefact,
@@ -30,15 +30,13 @@ from depthbench.suites.stages import (
     DataSource,
     StoredEvaluation,
     artefact,
-    evaluation,
 )
 from depthbench.suites.targets.desktop_cpu import PROFILES, latency, measure, measuring_environment, thread_count
+from depthbench.suites.trained import trained
 
 if TYPE_CHECKING:
     from depthbench.suites.data import DepthDataset
-
-Progress = Callable[[str, float, float], None]
-"""Called with the name of a stage, how much of it is done, and how much there is."""
+    from depthbench.suites.training_log import Report
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def run(request: Request, progress: Progress) -> Outcome:
     """Run a suite into a folder; ``ValueError`` for a folder that cannot be used."""
     folder = open_run(request.out, request.suite)
     data, source, splits = describe_data(request.suite, request.data_root)
-    jobs = make_plan(request.suite, data, base=request.base, only=request.only)
+    jobs = make_plan(request.suite, data, base=request.base, only=request.only, roots=source.roots)
     _write_manifest(folder, request.suite, data, jobs)
 
     done = {job.id: record for job in jobs if (record := folder.read_record(job.id)) and record.status != "failed"}
@@ -74,14 +72,17 @@ def run(request: Request, progress: Progress) -> Outcome:
     fresh = {job.id: _record(job, "skipped", reason=job.skip) for job in todo if job.skip}
     todo = [job for job in todo if not job.skip]
     if todo:
-        for images in splits:
+        for images in [*splits, *training_images(todo, source.roots)]:
             prepare_images(images, progress)
     specs = {job.id: artefact_spec(job, source, splits[1].digest) for job in todo}
 
-    with _executor(request.workers, len(todo)) as executor:
-        artefacts, failures = _artefacts(executor, specs, progress)
-        evaluations, more = _evaluations(executor, artefacts.values(), data, request.data_root, progress)
-    failures |= {spec.key: more[spec.key] for spec in specs.values() if spec.key in more}
+    with pool(request.workers, len(todo)) as executor:
+        untrained = _trainings(executor, todo, source.roots, progress)
+        failures = {specs[job.id].key: untrained[job.model.digest] for job in todo if job.model.digest in untrained}
+        wanted = {id_: spec for id_, spec in specs.items() if spec.key not in failures}
+        artefacts, unmade = _artefacts(executor, wanted, progress)
+        accuracies, more = _evaluations(executor, artefacts.values(), data, request.data_root, progress)
+    failures |= unmade | {spec.key: more[spec.key] for spec in specs.values() if spec.key in more}
 
     for record in fresh.values():
         folder.write_record(record)
@@ -90,11 +91,11 @@ def run(request: Request, progress: Progress) -> Outcome:
             fresh[job.id] = _record(job, "failed", reason=reason)
             folder.write_record(fresh[job.id])
     ready = [(job, artefacts[specs[job.id].key]) for job in todo if specs[job.id].key not in failures]
-    for stored in evaluations.values():
+    for stored in accuracies.values():
         write_atomic(folder.evaluation_path(stored.digest), stored.metrics.read_bytes())
         write_atomic(folder.samples_path(stored.digest), stored.samples.read_bytes())
     for job, made, timing, where in _latencies(ready, progress):
-        record = _complete(job, made, evaluations[made.key], timing, where)
+        record = _complete(job, made, accuracies[made.key], timing, where)
         folder.write_record(record)
         fresh[job.id] = record
     records = [done.get(job.id) or fresh[job.id] for job in jobs]
@@ -142,6 +143,15 @@ def prepare_images(images: DepthDataset, progress: Progress) -> None:
         images.prepare(lambda done, total: progress(f"images ({images.name} {images.split})", done, total))
 
 
+def training_images(jobs: Iterable[Job], roots: Mapping[str, Path]) -> list[DepthDataset]:
+    """The training splits that the models of ``jobs`` are trained on, each once."""
+    from depthbench.suites.data import open_dataset
+
+    configs = [job.model.variant.config for job in jobs if job.model.variant]
+    wanted = dict.fromkeys((name, config.images.get(name)) for config in configs for name in config.mixture)
+    return [open_dataset(name, "train", root=roots.get(name), limit=limit) for name, limit in wanted]
+
+
 def artefact_spec(job: Job, source: DataSource, calibration: str) -> ArtefactSpec:
     """What the file that a cell deploys is made of."""
     assert job.precision is not None
@@ -187,65 +197,39 @@ def _others(folder: RunFolder, cells: Sequence[str], jobs: Sequence[Job]) -> lis
     return [r.id for r in records if (r.model, r.recipe, r.size, r.target, r.dataset, r.protocol) not in planned]
 
 
-@contextmanager
-def _executor(workers: int, work: int) -> Iterator[Executor | None]:
-    """``workers`` fresh processes with one thread each, or None: in this process."""
-    if workers <= 1 or work < 2:
-        yield None
-        return
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+def _trainings(
+    executor: Executor | None, jobs: Iterable[Job], roots: Mapping[str, Path], progress: Progress
+) -> dict[str, str]:
+    """Train what the suite trains itself and the store lacks; the reason of each failure by the model's digest."""
+    models = {job.model.digest: job.model for job in jobs if job.model.variant}
 
+    def reporter(place: int) -> Report:
+        return lambda status: progress("training", place + status.samples / status.total, len(models))
 
-def _map(
-    executor: Executor | None,
-    tasks: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]],
-    stage: str,
-    progress: Progress,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Results and failures of tasks by key; a task that fails is a failure of its cells, not of the run."""
-    results: dict[str, Any] = {}
-    failures: dict[str, str] = {}
-
-    def settle(key: str, call: Callable[[], Any]) -> None:
-        try:
-            results[key] = call()
-        except Exception as error:  # whatever a user's network or a library raises is recorded as the cells' reason
-            failures[key] = f"{stage}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        progress(stage, len(results) + len(failures), len(tasks))
-
-    if executor is None:
-        for key, (function, arguments) in tasks.items():
-            settle(key, partial(function, *arguments))
-        return results, failures
-    futures: dict[Future[Any], str] = {executor.submit(fn, *arguments): key for key, (fn, arguments) in tasks.items()}
-    for future in as_completed(futures):
-        settle(futures[future], future.result)
-    return results, failures
+    tasks = {
+        key: (trained, (spec, roots, reporter(place) if executor is None else None))
+        for place, (key, spec) in enumerate(models.items())
+    }
+    return run_tasks(executor, tasks, "training", progress)[1]
 
 
 def _artefacts(
     executor: Executor | None, specs: dict[str, ArtefactSpec], progress: Progress
 ) -> tuple[dict[str, Artefact], dict[str, str]]:
     tasks = {spec.key: (artefact, (spec,)) for spec in specs.values()}
-    return _map(executor, tasks, "artefacts", progress)
+    return run_tasks(executor, tasks, "artefacts", progress)
 
 
 def _evaluations(
     executor: Executor | None, artefacts: Iterable[Artefact], data: Data, root: Path | None, progress: Progress
 ) -> tuple[dict[str, StoredEvaluation], dict[str, str]]:
-    ordered = sorted(artefacts, key=lambda made: -made.size[0] * made.size[1])  # the longest first
-    tasks = {made.key: (evaluation, (made, data, root)) for made in ordered}
-    return _map(executor, tasks, "accuracy", progress)
+    tasks = {
+        " ".join(made.key for made in group): (evaluations, (group, data, root)) for group in share(list(artefacts))
+    }
+    results, failed = run_tasks(executor, tasks, "accuracy", progress)
+    stored = {key: value for good, _ in results.values() for key, value in good.items()}
+    reasons = {key: why for _, bad in results.values() for key, why in bad.items()}
+    return stored, reasons | {key: why for keys, why in failed.items() for key in keys.split()}
 
 
 def _latencies(

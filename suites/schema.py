@@ -7,16 +7,16 @@ All faults of a file are reported at once, one line each, with the path to the k
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
 from depthbench.compression.recipes import RECIPES
-from depthbench.suites.models import resolve_model
+from depthbench.suites.models import MODELS, resolve_model
 from depthbench.suites.names import lookup, unknown
 from depthbench.suites.targets import TARGETS
 
@@ -60,10 +60,41 @@ class MeasureSpec(_Strict):
     profile: ProfileName = "quick"
 
 
+class ModelEntry(_Strict):
+    """A model that the suite trains by its ``train`` section, under a name of its own, once for each seed."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")
+    model: str = Field(description="a catalogue model or package.module:function")
+    options: dict[str, Any] = Field(default={}, description="fields of the model's configuration that are changed")
+
+
+class TrainSpec(_Strict):
+    """The training that every entry of the suite gets: one budget, one recipe, these seeds."""
+
+    samples: int = Field(ge=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, strict=False)
+    recipe: dict[str, Any] = Field(default={}, description="fields that replace those of the shipped training recipe")
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"a seed is given twice in {', '.join(map(str, value))}")
+        return value
+
+
+_NAME, _ENTRY = "<name>", "<entry>"
+Model = Annotated[
+    Annotated[str, Tag(_NAME)] | Annotated[ModelEntry, Tag(_ENTRY)],
+    Discriminator(lambda value: _ENTRY if isinstance(value, dict | ModelEntry) else _NAME),
+]
+"""A MODEL in words, or an entry that the suite trains."""
+
+
 class Block(_Strict):
     """A block of the matrix: every model × recipe × size × target in it is a cell."""
 
-    models: tuple[str, ...] = Field(min_length=1, strict=False)
+    models: tuple[Model, ...] = Field(min_length=1, strict=False)
     recipes: tuple[str, ...] = Field(min_length=1, strict=False)
     sizes: tuple[Size, ...] = Field(default=((224, 224),), min_length=1, strict=False)
     targets: tuple[str, ...] = Field(min_length=1, strict=False)
@@ -90,6 +121,7 @@ class Suite(_Strict):
     summary: str = ""
     data: DataSpec = DataSpec()
     measure: MeasureSpec = MeasureSpec()
+    train: TrainSpec | None = None
     matrix: tuple[Block, ...] = Field(min_length=1, strict=False)
 
 
@@ -128,16 +160,57 @@ def parse_suite(content: str, source: str, base: Path | None = None) -> Suite:
         suite = Suite.model_validate(value)
     except ValidationError as error:
         raise ValueError("\n".join(f"{source}: {_line(fault)}" for fault in _innermost(error.errors()))) from None
-    faults = []
+    faults = [*_model_faults(suite, base), *_train_faults(suite)]
+    if faults:
+        raise ValueError("\n".join(f"{source}: {fault}" for fault in faults))
+    return suite
+
+
+def _model_faults(suite: Suite, base: Path | None) -> Iterator[str]:
+    from depthbench.suites.variants import option_faults
+
     for b, block in enumerate(suite.matrix):
         for m, model in enumerate(block.models):
+            place = f"matrix[{b}].models[{m}]"
+            name, place = (model, place) if isinstance(model, str) else (model.model, f"{place}.model")
             try:
-                resolve_model(model, base)
+                spec = resolve_model(name, base)
             except ValueError as error:
-                faults.append(f"{source}: matrix[{b}].models[{m}]: {error}")
-    if faults:
-        raise ValueError("\n".join(faults))
-    return suite
+                yield f"{place}: {error}"
+                continue
+            if not isinstance(model, str):
+                if spec.kind == "onnx":
+                    yield f"{place}: an ONNX file cannot be trained"
+                else:
+                    options = place.removesuffix("model") + "options"
+                    yield from (f"{options}{fault}" for fault in option_faults(name, model.options))
+
+
+def _train_faults(suite: Suite) -> Iterator[str]:
+    """Faults of the ``train`` section, and of the names of what it trains."""
+    from depthbench.suites.training_config import config_faults
+
+    entries: dict[str, ModelEntry] = {}
+    for b, block in enumerate(suite.matrix):
+        for m, model in enumerate(block.models):
+            if isinstance(model, str):
+                continue
+            place = f"matrix[{b}].models[{m}].name"
+            if entries.setdefault(model.name, model) != model:
+                yield f"{place}: another entry has the name {model.name} already"
+            elif model.name in MODELS:
+                yield f"{place}: {model.name} is a catalogue model; give what is trained here another name"
+    if suite.train is None:
+        if entries:
+            yield f"train: this key is required to train {', '.join(entries)}"
+        return
+    if not entries:
+        yield "train: no entry of the matrix has a name and a model to train"
+    recipe = dict(suite.train.recipe)
+    for key in ("samples", "seed"):
+        if recipe.pop(key, None) is not None:
+            yield f"train.recipe.{key}: stands in train.{'seeds' if key == 'seed' else key}, not in the recipe"
+    yield from (f"train.recipe.{fault}" for fault in config_faults(recipe))
 
 
 def _innermost(faults: Sequence[Any]) -> list[Any]:
@@ -146,9 +219,14 @@ def _innermost(faults: Sequence[Any]) -> list[Any]:
     return [f for f in faults if not any(len(p) > len(f["loc"]) and p[: len(f["loc"])] == f["loc"] for p in places)]
 
 
+def _shown(loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A fault's path without the marks of which form a model has."""
+    return tuple(part for part in loc if part not in {_NAME, _ENTRY})
+
+
 def _line(fault: Any) -> str:
     path = ""
-    for part in fault["loc"]:
+    for part in _shown(fault["loc"]):
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
@@ -165,7 +243,9 @@ def _fields(loc: tuple[Any, ...]) -> list[str]:
     sections: dict[tuple[str, ...], type[_Strict]] = {
         ("data",): DataSpec,
         ("measure",): MeasureSpec,
+        ("train",): TrainSpec,
         ("matrix",): Block,
+        ("matrix", "models"): ModelEntry,
     }
-    section = sections.get(tuple(p for p in loc[:-1] if isinstance(p, str)), Suite)
+    section = sections.get(tuple(p for p in _shown(loc)[:-1] if isinstance(p, str)), Suite)
     return list(section.model_fields)

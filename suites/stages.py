@@ -15,16 +15,16 @@ import numpy as np
 
 from depthbench.compression.recipes import Recipe
 from depthbench.suites.models import ModelSpec, build_model, file_sha256
-from depthbench.suites.plan import Data, digest, library_versions, recipe_identity, shipped_child
-from depthbench.suites.results import Lineage, write_atomic, write_json
+from depthbench.suites.plan import digest, library_versions, recipe_identity, shipped_child
+from depthbench.suites.results import Lineage, write_atomic
 from depthbench.suites.store import Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from depthbench.suites.training import Report
     from depthbench.suites.training_config import TrainConfig
+    from depthbench.suites.training_log import Report
 
 CALIBRATION_IMAGES = 64
 
@@ -36,6 +36,11 @@ class DataSource:
     name: str
     protocol: str
     root: Path | None = None
+
+    @property
+    def roots(self) -> dict[str, Path]:
+        """The root given by the user, by data set."""
+        return {self.name: self.root} if self.root else {}
 
     def calibration(self, size: tuple[int, int], n: int = CALIBRATION_IMAGES) -> Iterator[NDArray[np.float32]]:
         """Network inputs (1, 3, H, W) of the calibration split, prepared as for evaluation."""
@@ -108,8 +113,7 @@ class FinetuneContext:
         from depthbench.suites.training_config import load_config
 
         config = self.config or load_config("finetune", {"mixture": {self.source.name: 1.0}, **options})
-        roots = {self.source.name: self.source.root} if self.source.root else {}
-        trained = train(config, module, self.folder, roots=roots, report=self.report)
+        trained = train(config, module, self.folder, roots=self.source.roots, report=self.report)
         return trained.module, {"samples": trained.samples, "seconds": round(trained.seconds, 1), "data": trained.data}
 
 
@@ -120,8 +124,13 @@ def network(
 
     A child that ships with the package is loaded; any other is made (pruned, fine-tuned) once and kept in the store.
     """
-    module = build_model(spec)
-    lineage = [Lineage("weights", spec.digest, {"model": spec.name})]
+    if spec.variant is None:
+        module, weights = build_model(spec), Lineage("weights", spec.digest, {"model": spec.name})
+    else:
+        from depthbench.suites.trained import trained_network
+
+        module, weights = trained_network(spec, source.roots)
+    lineage = [weights]
     if not recipe.steps:
         return module, lineage, []
     from depthbench.compression.prune import shape_like
@@ -232,6 +241,10 @@ def _build_artefact(spec: ArtefactSpec, folder: Path) -> dict[str, Any]:
         lineage.append(Lineage(spec.precision, sha256, options))
         reports = [*reports, {"step": spec.precision, **report}]
     profile = profile_model(module, deployed, spec.size)
+    if module is not None and spec.model.variant is not None:
+        from depthbench.suites.trained import transformer_costs
+
+        profile["transformer"] = transformer_costs(module, spec.size)
     exported.unlink()
     return {"sha256": sha256, "lineage": [asdict(link) for link in lineage], "profile": profile, "reports": reports}
 
@@ -243,21 +256,3 @@ class StoredEvaluation:
     digest: str
     metrics: Path
     samples: Path
-
-
-def evaluation(made: Artefact, data: Data, root: Path | None, samples: int = 4) -> StoredEvaluation:
-    """Evaluate an artefact on the images of a run, or read the stored evaluation."""
-    key = digest({"artefact": made.sha256, "data": asdict(data), "samples": samples, "versions": library_versions()})
-
-    def build(folder: Path) -> dict[str, Any]:
-        from depthbench.suites.data import open_dataset
-        from depthbench.suites.evaluate import evaluate_onnx
-
-        dataset = open_dataset(data.name, data.split, root=root, limit=data.n)
-        result = evaluate_onnx(made.path, dataset, data.protocol, size=made.size, samples=samples)
-        write_json(folder / "metrics.json", result.to_json())
-        np.savez(folder / "samples.npz", rgb=result.rgb, depth=result.depth, prediction=result.prediction)
-        return {"n": result.n}
-
-    entry = Store("evaluations").make(key, build)
-    return StoredEvaluation(key, entry.folder / "metrics.json", entry.folder / "samples.npz")

@@ -1,4 +1,4 @@
-"""The configuration of a training: typed, frozen, read from YAML."""
+"""The configuration of a training: typed, frozen, read from YAML. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,29 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from depthbench.suites.data import DATASETS
-from depthbench.suites.training_data import Augment
+from depthbench.suites.names import unknown
+
+SAME_RESULT = {"checkpoint_samples", "log_samples", "workers", "explosion"}
+"""Fields of :class:`TrainConfig` that do not change what a training ends with."""
+
+
+class Augment(BaseModel, frozen=True, extra="forbid"):
+    """How far a training image is varied; a range's width, 0 switches that variation off."""
+
+    crop: float = Field(default=0.75, gt=0, le=1)
+    """Smallest side of the random crop as a share of the image; the crop keeps the image's aspect ratio."""
+    flip: bool = True
+    gamma: float = Field(default=0.25, ge=0, lt=1)
+    brightness: float = Field(default=0.25, ge=0, lt=1)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    colour: float = Field(default=0.1, ge=0, lt=1)
+    """Gain of each channel; saturation varies four times as far."""
+    gray: float = Field(default=0.05, ge=0, lt=1)
+    """Share of images without colour."""
+    noise: float = Field(default=0.02, ge=0, lt=1)
+    """Largest standard deviation of the noise, of a range of 1."""
+    blur: float = Field(default=0.0, ge=0, le=8)
+    """Largest standard deviation of a Gaussian blur, in pixels of the network's input."""
 
 
 class Loss(BaseModel, frozen=True, extra="forbid"):
@@ -22,6 +44,15 @@ class Loss(BaseModel, frozen=True, extra="forbid"):
     gradient: float = Field(default=0.5, ge=0)
     edge: float = Field(default=0.1, ge=0)
     variance_focus: float = Field(default=0.85, ge=0, le=1)
+
+
+class Distill(BaseModel, frozen=True, extra="forbid"):
+    """Knowledge distillation: the network also learns what a larger, trained one says about the same pictures."""
+
+    teacher: str = Field(min_length=1)
+    """A catalogue model that ships with weights, or a weights file that ``depthbench train`` wrote."""
+    weight: float = Field(default=0.5, gt=0)
+    """Of the mean |ln(prediction / teacher's prediction)| over all pixels, those without ground truth too."""
 
 
 class Stage(BaseModel, frozen=True, extra="forbid"):
@@ -50,6 +81,8 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
 
     samples: int = Field(default=40_000, ge=1)
     batch: int = Field(default=16, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose mean gradient makes one step of the optimizer."""
     seed: int = Field(default=0, ge=0)
     mixture: dict[str, float] = Field(default={"rooms": 0.5, "nyu-labeled": 0.5}, min_length=1)
     """Data set: its weight, in proportion to the samples drawn from its training split."""
@@ -69,14 +102,21 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     ema: float = Field(default=0.998, ge=0, lt=1)
     """Decay per step of the average of the weights that is kept in the end."""
     loss: Loss = Loss()
+    distill: Distill | None = None
     augment: Augment = Augment()
     max_depth: float = Field(default=10.0, gt=0)
     """Metres; ground truth beyond it counts as missing."""
-    device: str = "cpu"
+    explosion: float = Field(default=5.0, gt=1)
+    """A running mean of the loss this many times the lowest one so far stops the training as diverged."""
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    """On ``cuda`` the data set ``rooms`` is rendered while training, every picture a new one."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch, 0 = as they are."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """``bf16``: the network runs under autocast, weights and loss stay float32."""
+    workers: int = Field(default=0, ge=0)
+    """Threads that prepare batches ahead; 0 prepares each when its turn comes. They change no result."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """``bf16``, ``fp16``: the network runs under autocast, weights and loss stay float32; ``fp16`` scales its loss and needs
+    ``cuda``."""
     channels_last: bool = False
     compile: bool = False
     checkpoint_samples: int = Field(default=2000, ge=1)
@@ -97,15 +137,22 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
         total = sum(stage.share for stage in self.stages)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"stages: the shares add up to {total:g}, not to 1")
+        if self.precision == "fp16" and self.device == "cpu":
+            raise ValueError("precision: fp16 needs device cuda; use bf16 on the CPU")
         return self
 
     @property
+    def step_samples(self) -> int:
+        """Samples that one step of the optimizer sees."""
+        return self.batch * self.accumulate
+
+    @property
     def steps(self) -> int:
-        """Number of batches."""
-        return -(-self.samples // self.batch)
+        """Number of steps of the optimizer."""
+        return -(-self.samples // self.step_samples)
 
     def sizes_at(self, step: int) -> list[tuple[int, int]]:
-        """The input sizes that batch ``step`` may have."""
+        """The input sizes that the batches of ``step`` may have."""
         end = 0.0
         for stage in self.stages:
             end += stage.share
@@ -123,38 +170,51 @@ def load_config(
 
     ``finetune`` holds only what differs from ``train``. All faults are named in one ``ValueError``, each with its key.
     """
+    where = "training.yaml" if path is None else str(path)
+    parts = [*_sections(section, path, where), overrides or {}]
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise ValueError(f"{where}: a section must be a mapping of keys to values")
+    try:
+        return TrainConfig.model_validate({key: value for part in parts for key, value in part.items()})
+    except ValidationError as error:
+        raise ValueError(f"{where}: {'; '.join(_faults(error))}") from None
+
+
+def config_faults(overrides: Mapping[str, Any]) -> list[str]:
+    """What is wrong with fields that replace those of the shipped recipe: ``key: message`` each, none when all is well."""
+    try:
+        TrainConfig.model_validate({**_sections("train", None, "training.yaml")[0], **overrides})
+    except ValidationError as error:
+        return _faults(error)
+    return []
+
+
+def _sections(section: str, path: Path | None, where: str) -> list[Any]:
+    """The sections of a recipe file that count for ``section``, the general one first."""
     if path is None:
-        text, where = resources.files("depthbench.suites").joinpath("training.yaml").read_text("utf-8"), "training.yaml"
+        text = resources.files("depthbench.suites").joinpath("training.yaml").read_text("utf-8")
+    elif path.is_file():
+        text = path.read_text("utf-8")
     else:
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file")
-        text, where = path.read_text("utf-8"), str(path)
+        raise ValueError(f"{path}: no such file")
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict) or not set(content) <= {"train", "finetune"}:
         raise ValueError(f"{where}: expected the sections train and finetune")
-    parts = [
-        content.get("train") or {},
-        (content.get("finetune") or {}) if section == "finetune" else {},
-        overrides or {},
-    ]
-    if not all(isinstance(part, Mapping) for part in parts):
-        raise ValueError(f"{where}: a section must be a mapping of keys to values")
-    try:
-        return TrainConfig.model_validate({key: value for part in parts for key, value in part.items()})
-    except ValidationError as error:
-        raise ValueError(f"{where}: {'; '.join(_fault(fault) for fault in error.errors())}") from None
+    return [content.get(name) or {} for name in ("train", "finetune")[: 2 if section == "finetune" else 1]]
+
+
+def _faults(error: ValidationError) -> list[str]:
+    return [_fault(fault) for fault in error.errors()]
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        inside: dict[str, type[BaseModel]] = (
-            {"augment": Augment, "loss": Loss, "stages": Stage} if len(fault["loc"]) > 1 else {}
-        )
-        fields = inside.get(fault["loc"][0], TrainConfig).model_fields
-        return f"{key}: unknown key (choices: {', '.join(sorted(fields))})"
+        inside: dict[str, type[BaseModel]] = {"augment": Augment, "loss": Loss, "stages": Stage, "distill": Distill}
+        owner = inside.get(fault["loc"][0], TrainConfig) if len(fault["loc"]) > 1 else TrainConfig
+        return f"{key}: {unknown('key', str(fault['loc'][-1]), owner.model_fields)}"
     message = str(fault["msg"]).removeprefix("Value error, ")
     return f"{key}: {message}" if key else message

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from depthbench.suites.cli.inspect import Weights
+from depthbench.suites.cli.artefacts import Weights
 from depthbench.suites.cli.listing import Json
 from depthbench.suites.cli.output import err, out, print_json
 
@@ -46,13 +46,17 @@ def train(
     weights: Weights = None,
     json: Json = False,
 ) -> None:
-    """Train a model; stopped at any moment, the same command goes on from the last checkpoint."""
+    """Train a model; stopped at any moment, the same command goes on from the last checkpoint.
+
+    With --weights a new stretch starts from those weights; the new file counts the samples of all stretches.
+    """
     from depthbench.compression.recipes import RECIPES
     from depthbench.suites.models import build_model, resolve_model
     from depthbench.suites.names import lookup
     from depthbench.suites.stages import train_child
-    from depthbench.suites.training import progress_bar, train_model
+    from depthbench.suites.training import train_model
     from depthbench.suites.training_config import load_config
+    from depthbench.suites.training_log import Status, progress_bar, tensorboard
 
     chosen = lookup("recipe", recipe, RECIPES)
     spec = resolve_model(model, weights=weights)
@@ -62,13 +66,18 @@ def train(
     training = load_config(section, _overrides(settings, samples, seed), config)  # type: ignore[arg-type]
     command = shlex.join(["depthbench", *sys.argv[1:]])
     try:
-        with progress_bar(f"{model} {recipe}" if chosen.steps else model) as report:
+        with progress_bar(f"{model} {recipe}" if chosen.steps else model) as bar, tensorboard(out_dir) as board:
+
+            def report(status: Status) -> None:
+                bar(status)
+                board(status)
+
             if chosen.steps:
                 path = train_child(spec, chosen, training, out_dir, report=report, command=command)
             else:
                 start = replace(spec, path=weights)  # never the shipped weights by themselves
                 build = partial(build_model, start, training.seed)
-                path = train_model(model, build, training, out_dir, report=report, command=command)
+                path = train_model(model, build, training, out_dir, start=weights, report=report, command=command)
     except FloatingPointError as error:
         err.print(f"depthbench: {error}", highlight=False, markup=False)
         raise typer.Exit(1) from None

@@ -118,7 +118,7 @@ def test_a_run(tmp_path: Path, images: Path) -> None:
 
 def test_a_second_run_recomputes_nothing(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = go(tmp_path / "run", images, "test_runner:small")
-    for stage in ("artefact", "evaluation", "measure"):
+    for stage in ("artefact", "evaluations", "measure"):
         monkeypatch.setattr(runner, stage, None)  # a call would fail
     second = go(tmp_path / "run", images, "test_runner:small")
     assert second.computed == 0

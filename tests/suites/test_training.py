@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,23 +18,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from depthbench.suites.checkpoint import read_tensors
+from depthbench.suites.checkpoint import load_weights, read_tensors, save_weights, write_tensors
 from depthbench.suites.data import open_dataset
-from depthbench.suites.training import (
-    BATCH_NORM_SAMPLES,
-    CHECKPOINT,
-    LOG,
-    Status,
-    Trained,
-    finetune,
-    loss_for,
-    progress_bar,
-    train,
-    train_model,
-)
-from depthbench.suites.training_config import TrainConfig, load_config
-from depthbench.suites.training_data import Augment, Batches
-from depthbench.tst import build_tst
+from depthbench.suites.models import build_model, resolve_model
+from depthbench.suites.training import BATCH_NORM_SAMPLES, Trained, train, train_model
+from depthbench.suites.training_config import Augment, TrainConfig, load_config
+from depthbench.suites.training_data import Batches
+from depthbench.suites.training_log import LOG, Status
+from depthbench.suites.training_loss import objective
+from depthbench.suites.training_state import CHECKPOINT, Watch
 
 SHORT = {
     "samples": 48,
@@ -129,14 +123,6 @@ def test_batch_norm_statistics_fit_the_averaged_weights(tmp_path: Path, root: Pa
     assert not module.training
 
 
-def test_the_ablation_flag_leaves_the_edge_term_out() -> None:
-    config = load_config("train", {"loss": {"edge": 0.2}})
-    assert loss_for(config, build_tst("tst-t")).edge == 0.2
-    assert loss_for(config, nn.Conv2d(3, 1, 1)).edge == 0.2
-    ablated = loss_for(config, build_tst("tst-t", edge_loss=False))
-    assert (ablated.edge, ablated.silog) == (0.0, 1.0)
-
-
 def test_seed_decides(tmp_path: Path, root: Path) -> None:
     runs = [_train(tmp_path / str(i), root, seed=seed).module.state_dict() for i, seed in enumerate((0, 0, 1))]
     assert _same(runs[0], runs[1])
@@ -223,22 +209,6 @@ def test_train_model_writes_weights_with_their_history(tmp_path: Path, root: Pat
     assert set(metadata["data"]) == {"folder"}
 
 
-def test_finetune_continues_from_the_given_weights(root: Path) -> None:
-    module = _network()
-    before = {key: value.clone() for key, value in module.state_dict().items()}
-    tuned = finetune(module, {**SHORT, "samples": 8, "lr": 1e-6}, roots={"folder": root})
-    assert torch.allclose(tuned.state_dict()["0.weight"], before["0.weight"], atol=1e-4)
-    assert not torch.equal(tuned.state_dict()["0.weight"], before["0.weight"])
-
-
-def test_progress_bar_takes_every_status(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress_bar("tiny") as report:
-        report(Status(8, 16, 0.5, 0.1, 1.0, "32x32", 12.5, 3.0))
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "8/16" in captured.err
-
-
 def test_learning_rate_rises_then_falls(tmp_path: Path, root: Path) -> None:
     rates: list[float] = []
     _train(tmp_path / "out", root, report=lambda s: rates.append(s.lr), samples=80, warmup=0.2, log_samples=4, lr=0.01)
@@ -249,58 +219,180 @@ def test_learning_rate_rises_then_falls(tmp_path: Path, root: Path) -> None:
     assert rates[-1] < 0.0002
 
 
-def test_shipped_recipe() -> None:
-    config, child = load_config("train"), load_config("finetune")
-    assert set(config.mixture) == {"rooms", "nyu-labeled"}
-    assert config.samples <= 40_000
-    assert child.samples < config.samples
-    assert child.mixture == config.mixture
-    with pytest.raises(ValueError, match="frozen"):
-        config.lr = 1  # type: ignore[misc]
+def _plain() -> nn.Module:
+    """Without dropout and batch norm, so that a step can be worked out beside it."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 1), nn.Softplus())
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ({"lrr": 1}, "lrr: unknown key (choices: augment, batch, "),
-        ({"augment": {"crop": 1.4}}, "augment.crop: Input should be less than or equal to 1"),
-        ({"augment": {"crob": 1}}, "augment.crob: unknown key (choices: brightness, colour, "),
-        ({"mixture": {"nyu": 1}}, "mixture: 'nyu' is not one of folder, nyu-labeled, rooms"),
-        ({"mixture": {"rooms": 0}}, "mixture: rooms: 0.0 is not above 0"),
-        ({"stages": [{"share": 0.5, "sizes": ["64x64"]}]}, "stages: the shares add up to 0.5, not to 1"),
-        ({"stages": [{"share": 1, "sizes": ["64x50"]}]}, "stages.0.sizes: 64x50 is not HxW with multiples of 32"),
-        ({"batch": "many", "lr": -1}, "lr: Input should be greater than 0"),
-    ],
-)
-def test_faults_are_named_with_their_key(overrides: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=r"^training.yaml: ") as caught:
-        load_config("train", overrides)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_accumulation_steps_along_the_mean_gradient(tmp_path: Path, root: Path) -> None:
+    changes = {"samples": 8, "accumulate": 2, "stages": [{"share": 1, "sizes": ["32x32"]}], "warmup": 0, "clip": 1e-3}
+    config = load_config("train", {**SHORT, **changes})
+    trained = train(config, _plain(), tmp_path / "out", roots={"folder": root})
+    assert trained.samples == 8
+    stepped = read_tensors(tmp_path / "out" / CHECKPOINT)[0]
+
+    module = _plain().to(memory_format=torch.channels_last)
+    data = open_dataset("folder", "train", root=root)
+    batches = Batches([data], {"folder": 1.0}, config.augment, batch=4, seed=0)
+    loss = objective(config, module)
+    for number in range(2):
+        rgb, depth = batches(number, [(32, 32)])
+        (loss(module(rgb), depth, rgb) / 2).backward()
+    nn.utils.clip_grad_norm_(module.parameters(), 1e-3)
+    torch.optim.AdamW(
+        [
+            {"params": [p for p in module.parameters() if p.dim() > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in module.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+    ).step()
+    for name, value in module.named_parameters():
+        torch.testing.assert_close(stepped[f"module.{name}"], value.detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_configuration_file(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text("train: {samples: 10, lr: 0.1}\nfinetune: {lr: 0.01}\n")
-    assert load_config("finetune", {"batch": 2}, path).model_dump(include={"samples", "lr", "batch"}) == {
-        "samples": 10,
-        "lr": 0.01,
-        "batch": 2,
-    }
-    for text, message in (
-        ("trian: {}", "expected the sections train and finetune"),
-        ("train: [1]", "a section must be a mapping of keys to values"),
-        ("train: {", "not valid YAML"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=rf"^{path}: {message}"):
-            load_config("train", None, path)
-    with pytest.raises(ValueError, match=r"no.yaml: no such file$"):
-        load_config("train", None, tmp_path / "no.yaml")
+def test_accumulation_resumes_bitwise(tmp_path: Path, root: Path) -> None:
+    def stop(status: Status) -> None:
+        if status.samples >= 32:
+            raise KeyboardInterrupt
+
+    whole = _train(tmp_path / "whole", root, accumulate=2)
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path / "broken", root, report=stop, accumulate=2)
+    assert _same(whole.module.state_dict(), _train(tmp_path / "broken", root, accumulate=2).module.state_dict())
 
 
-def test_stage_follows_the_share_of_samples() -> None:
-    config = load_config("train", SHORT)
-    assert config.steps == 12
-    assert [config.sizes_at(step) for step in (0, 5)] == [[(32, 32)]] * 2
-    assert [config.sizes_at(step) for step in (6, 11)] == [[(64, 64), (32, 64)]] * 2
+def test_batches_prepared_ahead_change_nothing(tmp_path: Path, root: Path) -> None:
+    alone, ahead = (_train(tmp_path / str(n), root, workers=n).module.state_dict() for n in (0, 3))
+    assert _same(alone, ahead)
+
+
+class _Explodes(nn.Module):
+    """Gives ever smaller, finite depths from its 24th call on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.calls = _plain(), 0
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        self.calls += 1
+        depth: Tensor = self.network(rgb)
+        return depth * math.exp(-40 * max(0, self.calls - 24)) if self.calls > 24 else depth
+
+
+def test_an_exploding_loss_stops_and_keeps_the_last_good_state(tmp_path: Path, root: Path) -> None:
+    folder = tmp_path / "out"
+    losses: list[float] = []
+    changes = {"samples": 400, "checkpoint_samples": 4, "log_samples": 4, "loss": {"variance_focus": 0}}
+    message = (
+        rf"^training diverged at sample \d+: the mean loss rose to [\d.]+, more than 5 times its lowest \([\d.]+\); "
+        rf"{folder / CHECKPOINT} keeps the last good state$"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        _train(folder, root, _Explodes(), lambda status: losses.append(status.loss), **changes)
+    assert all(math.isfinite(loss) for loss in losses)
+    tensors, metadata = read_tensors(folder / CHECKPOINT)
+    assert metadata["step"] >= 24  # saved up to where the loss began to rise,
+    assert metadata["step"] < len(losses)  # and not since
+    assert all(torch.isfinite(value).all() for value in tensors.values())
+
+
+def test_watch_does_not_take_noise_for_an_explosion() -> None:
+    watch = Watch()
+    rng = np.random.default_rng(0)
+    for loss in [0.0, *rng.uniform(0.1, 0.5, 200), *rng.uniform(0.5, 1.0, 200)]:
+        watch.add(float(loss))
+        assert not watch.above(5)
+    for _ in range(200):
+        watch.add(3.0)
+    assert watch.above(5)
+
+
+def test_a_second_stretch_counts_on(tmp_path: Path, root: Path) -> None:
+    config = load_config("train", {**SHORT, "samples": 8})
+    roots = {"folder": root}
+    first = train_model("tiny", _network, config, tmp_path / "1", roots=roots, command="depthbench train tiny")
+
+    def warm(path: Path) -> nn.Module:
+        module = _network()
+        load_weights(module, path)
+        return module
+
+    longer = config.model_copy(update={"samples": 16})
+    second = train_model(
+        "tiny", lambda: warm(first), longer, tmp_path / "2", roots=roots, start=first, command="and on"
+    )
+    _, metadata = read_tensors(second)
+    assert (metadata["samples"], metadata["total_samples"]) == (16, 24)
+    assert [(one["command"], one["samples"]) for one in metadata["lineage"]] == [
+        ("depthbench train tiny", 8),
+        ("and on", 16),
+    ]
+    assert metadata["lineage"][0]["start"] is None
+    assert metadata["lineage"][1]["start"] == hashlib.sha256(first.read_bytes()).hexdigest()
+
+    tensors, old = read_tensors(first)  # as the first version wrote it
+    write_tensors(tmp_path / "old.safetensors", tensors, {k: old[k] for k in ("model", "samples", "command", "config")})
+    third = train_model(
+        "tiny", lambda: warm(first), config, tmp_path / "3", roots=roots, start=tmp_path / "old.safetensors"
+    )
+    assert read_tensors(third)[1]["total_samples"] == 16
+    with pytest.raises(ValueError, match=r"a training that differs in the start weights: use another folder"):
+        train_model("tiny", lambda: warm(second), config, tmp_path / "3", roots=roots, start=second)
+
+
+def test_a_checkpoint_of_the_first_version_is_continued(tmp_path: Path, root: Path) -> None:
+    whole = _train(tmp_path / "whole", root)
+    with pytest.raises(FloatingPointError):
+        _train(tmp_path / "old", root, _Breaks())
+    tensors, metadata = read_tensors(tmp_path / "old" / CHECKPOINT)
+    for key in ("origin", "watch", "scaler"):
+        del metadata[key]
+    for key in ("accumulate", "distill", "explosion", "workers"):
+        del metadata["config"][key]
+    del metadata["config"]["augment"]["blur"]
+    renamed = {name.replace(".network.", "."): value for name, value in tensors.items()}
+    write_tensors(tmp_path / "old" / CHECKPOINT, renamed, metadata)
+    assert _same(whole.module.state_dict(), _train(tmp_path / "old", root).module.state_dict())
+
+
+def _teacher(folder: Path) -> Path:
+    path = folder / "teacher.safetensors"
+    module = build_model(resolve_model("fastdepth-pruned"))
+    save_weights(path, module.state_dict(), {"model": "fastdepth-pruned"})
+    return path
+
+
+def test_a_teacher_is_part_of_the_training(tmp_path: Path, root: Path) -> None:
+    distill = {"teacher": str(_teacher(tmp_path)), "weight": 2.0}
+    alone = _train(tmp_path / "alone", root, samples=8)
+    taught = _train(tmp_path / "taught", root, samples=8, distill=distill)
+    assert not _same(alone.module.state_dict(), taught.module.state_dict())
+    origin = read_tensors(tmp_path / "taught" / CHECKPOINT)[1]["origin"]
+    assert origin == {"the teacher": hashlib.sha256(_teacher(tmp_path).read_bytes()).hexdigest()}
+    module = build_model(resolve_model("fastdepth-pruned"), seed=1)
+    save_weights(
+        tmp_path / "teacher.safetensors",
+        {k: v + 1 for k, v in module.state_dict().items()},
+        {"model": "fastdepth-pruned"},
+    )
+    with pytest.raises(ValueError, match=r"a training that differs in the teacher: use another folder or delete it$"):
+        _train(tmp_path / "taught", root, samples=8, distill=distill)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_no_cuda_device_is_said(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(ValueError, match=r"^device cuda: torch sees no CUDA device here; use device cpu$"):
+        _train(tmp_path / "out", root, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_on_cuda_in_half_precision_from_rooms_without_end(tmp_path: Path, precision: str) -> None:
+    losses: list[float] = []
+    changes = {"device": "cuda", "precision": precision, "mixture": {"rooms": 1.0}, "samples": 96, "workers": 2}
+    whole = _train(tmp_path / "out", tmp_path, _plain(), lambda status: losses.append(status.loss), **changes)
+    assert all(math.isfinite(loss) for loss in losses)
+    assert next(whole.module.parameters()).device.type == "cuda"
+    again = _train(tmp_path / "out", tmp_path, _plain(), lambda _: pytest.fail("a step was made"), **changes)
+    assert again.samples == 96

@@ -11,7 +11,8 @@ from PIL import Image
 
 from depthbench.suites.data import DepthDataset, Sample, open_dataset
 from depthbench.suites.data.rooms_dataset import DEPTH_UNITS
-from depthbench.suites.training_data import Augment, Batches, crop, decoded, vary
+from depthbench.suites.training_config import Augment, load_config
+from depthbench.suites.training_data import Batches, RenderedRooms, blurred, crop, decoded, feed, vary
 
 STILL = Augment(crop=1, flip=False, gamma=0, brightness=0, contrast=0, colour=0, gray=0, noise=0)
 
@@ -68,7 +69,7 @@ def test_missing_depth_stays_missing_and_far_depth_becomes_missing(dataset: Dept
 
 
 def test_decoded_once_with_depth_to_a_fifth_of_a_millimetre(dataset: DepthDataset) -> None:
-    (records,) = decoded(dataset)
+    (records,) = decoded(dataset).chunks
     assert records["rgb"].shape == (6, 3, 240, 320)
     sample = dataset[2]
     assert np.array_equal(records["rgb"][2], (sample.rgb * 255).round())
@@ -77,7 +78,7 @@ def test_decoded_once_with_depth_to_a_fifth_of_a_millimetre(dataset: DepthDatase
     assert far.any()
     assert (metres[far] == 0).all()
     assert metres[~far] == pytest.approx(sample.depth[0][~far], abs=1.01e-4)
-    (again,) = decoded(dataset)
+    (again,) = decoded(dataset).chunks
     assert again.filename == records.filename
 
 
@@ -122,3 +123,46 @@ def test_pictures_stay_in_range_and_vary() -> None:
     assert torch.allclose(vary(rgb, STILL, np.random.default_rng(0)), rgb, atol=1e-6)
     gray = vary(rgb, Augment(**{**STILL.model_dump(), "gray": 0.999}), np.random.default_rng(0))
     assert torch.allclose(gray[:, 0], gray[:, 2], atol=1e-6)
+
+
+def test_blur_is_a_gaussian_of_the_given_width() -> None:
+    rgb = torch.zeros(3, 3, 33, 33)
+    rgb[:, :, 16, 16] = 1
+    soft = blurred(rgb, torch.tensor([0.0, 1.0, 2.0]))
+    assert torch.equal(soft[0], rgb[0])
+    offsets = torch.arange(33) - 16.0
+    for i, deviation in ((1, 1.0), (2, 2.0)):
+        for axis in (0, 1):
+            profile = soft[i, 0].sum(axis)
+            assert float(profile.sum()) == pytest.approx(1, abs=1e-5)
+            assert float((profile * offsets**2).sum()) == pytest.approx(deviation**2, rel=0.03)
+    flat = torch.full((1, 3, 8, 8), 0.3)
+    assert torch.allclose(blurred(flat, torch.tensor([3.0])), flat, atol=1e-6)
+
+
+def test_blur_softens_and_its_absence_draws_nothing() -> None:
+    rgb = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain = vary(rgb, Augment(), np.random.default_rng(0))
+    assert torch.equal(plain, vary(rgb, Augment(blur=0), np.random.default_rng(0)))
+    soft = vary(rgb, STILL.model_copy(update={"blur": 3.0}), np.random.default_rng(0))
+    assert soft.diff(dim=3).abs().mean() < 0.7 * rgb.diff(dim=3).abs().mean()
+
+
+def test_feed_gives_the_batches_in_order(dataset: DepthDataset) -> None:
+    changes = {"samples": 32, "batch": 4, "stages": [{"share": 1, "sizes": ["32x32", "64x64"]}]}
+    batches = Batches([dataset], {"folder": 1}, Augment(), batch=4, seed=1)
+    streams = []
+    for workers in (0, 2):
+        with feed(batches, load_config("train", {**changes, "workers": workers}), 3) as stream:
+            streams.append([rgb for rgb, _ in stream])
+    assert len(streams[0]) == 5
+    assert all(torch.equal(a, b) for a, b in zip(*streams, strict=True))
+
+
+def test_rooms_on_a_device_are_endless_and_repeatable() -> None:
+    rooms = RenderedRooms("cpu")
+    (rgb, units), (again, _) = rooms.draw(np.random.default_rng(3)), rooms.draw(np.random.default_rng(3))
+    assert np.array_equal(rgb, again)
+    assert (rgb.shape, rgb.dtype, units.shape, units.dtype) == ((3, 240, 320), np.uint8, (240, 320), np.uint16)
+    assert units[units > 0].min() >= 0.3 * DEPTH_UNITS
+    assert not np.array_equal(rgb, rooms.draw(np.random.default_rng(4))[0])

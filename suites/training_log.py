@@ -1,0 +1,97 @@
+"""What a training tells while it runs: a line of its log, a progress bar, TensorBoard."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from depthbench.suites.results import write_atomic
+
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a training stands; one line of its log."""
+
+    samples: int
+    total: int
+    loss: float
+    lr: float
+    gradient_norm: float
+    size: str
+    images_per_s: float
+    seconds: float
+
+
+Report = Callable[[Status], None]
+
+
+def append(folder: Path, status: Status) -> None:
+    """Add a line to ``folder/log.jsonl``."""
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(status)) + "\n")
+
+
+def trim(folder: Path, samples: int) -> None:
+    """Drop what was logged after ``samples``, a torn last line included."""
+    path = folder / LOG
+    lines = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["samples"] <= samples]
+    write_atomic(path, "".join(kept).encode())
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Report]:
+    """A progress bar on standard error with loss, images per second and the time left; gives the ``report`` to pass on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} samples"),
+        TextColumn("{task.fields[numbers]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, numbers="")
+
+        def report(status: Status) -> None:
+            numbers = f"loss {status.loss:.4f}  {status.images_per_s:.1f} images/s at {status.size}"
+            bar.update(task, completed=status.samples, total=status.total, numbers=numbers)
+
+        yield report
+
+
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[Report]:
+    """Writes ``folder/tensorboard`` when TensorBoard is installed (the extra ``tensorboard``), else nothing.
+
+    A training that goes on from its checkpoint replaces the curve from there on.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        yield lambda _: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer: Any = None
+
+    def report(status: Status) -> None:
+        nonlocal writer
+        if writer is None:
+            writer = SummaryWriter(str(folder / "tensorboard"), purge_step=status.samples)
+        for name in ("loss", "lr", "gradient_norm", "images_per_s"):
+            writer.add_scalar(name, getattr(status, name), status.samples)
+
+    try:
+        yield report
+    finally:
+        if writer is not None:
+            writer.close()
