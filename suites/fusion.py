@@ -23,9 +23,11 @@ _PARTIAL_READS = ("Gather", "GatherElements", "GatherND", "Slice", "Split")
 class Kernel:
     """One launch: its operators, class (that of its first operator), MACs and traffic.
 
+    A product of two activations is of class ``attention``, one with weights of class ``matmul``.
+
     ``elements`` counts the numbers read and written in floating point, weights included, ``int8_elements`` those in
-    INT8. A convolution or matrix product has ``channels`` outputs, each a sum of ``terms`` products (0 for others);
-    ``quantized`` says that they are multiplied in INT8.
+    INT8. A convolution or matrix product has ``channels`` outputs at each of ``positions``, each a sum of ``terms`` products
+    (0 for others); ``quantized`` says that they are multiplied in INT8.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Kernel:
     int8_elements: int
     channels: int
     terms: int
+    positions: int
     quantized: bool
 
 
@@ -118,14 +121,16 @@ def _kernel(group: _Group, graph: Graph, readers: Counter[str]) -> Kernel:
     anchor = group.nodes[0]
     result = graph.tensors[anchor.outputs[0]]
     width = result.shape[1] if group.kind in CONVOLUTIONS else result.shape[-1] if group.kind == "matmul" else 0
+    attention = group.kind == "matmul" and sum(name in graph.storage for name in anchor.inputs[:2]) == 2
     return Kernel(
         name=anchor.name,
-        kind=group.kind,
+        kind="attention" if attention else group.kind,
         ops=tuple(node.op for node in group.nodes),
         macs=anchor.macs,
         elements=total - int8 + (0 if quantized else weights),
         int8_elements=int8 + (weights if quantized else 0),
         channels=width,
         terms=anchor.macs // result.elements,
+        positions=result.elements // width if width else 0,
         quantized=quantized,
     )
