@@ -1,13 +1,13 @@
 """A run folder read as one tidy table: a row per cell, every statistic derived here from raw samples.
 
-``COLUMNS`` documents each column with its unit; ``cells.csv`` and ``cells.parquet`` have exactly these.
+Its columns are those of :data:`depthbench.reports.columns.COLUMNS`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,92 +16,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from depthbench.reports import stats
+from depthbench.reports.columns import COLUMNS, FLAG, INTEGER, METRICS, PLACES, TEXT
 from depthbench.reports.pareto import fronts
+from depthbench.reports.uncertainty import AMBIGUOUS, Draws, front_probability, latency_draws, mean_draws
 from depthbench.suites.results import Latency, Record, RunFolder, read_json
 
-METRICS = ("rmse_m", "abs_rel", "sq_rel", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3")
+__all__ = ["COLUMNS", "METRICS", "PARENT_RECIPES", "Run", "cell_table", "image_values", "load_run"]
+
 PARENT_RECIPES = ("fp32", "fp16")
 """The uncompressed forms; the first that ran on a target is the parent that its compressed forms are compared with."""
-
-IDENTITY = (
-    "id",
-    "status",
-    "reason",
-    "model",
-    "family",
-    "recipe",
-    "target",
-    "target_kind",
-    "dataset",
-    "protocol",
-    "precision",
-)
-TEXT, INTEGER, NUMBER, FLAG = "text", "integer", "number", "flag"
-
-COLUMNS: Mapping[str, tuple[str, str, str]] = {
-    # name: (kind, unit, meaning)
-    "id": (TEXT, "", "content hash of the cell"),
-    "status": (TEXT, "", "ok, skipped or failed"),
-    "reason": (TEXT, "", "why the cell was skipped or how it failed"),
-    "model": (TEXT, "", "network"),
-    "family": (TEXT, "", "kind of network"),
-    "recipe": (TEXT, "", "how it was compressed"),
-    "height": (INTEGER, "px", "height of the network's input"),
-    "width": (INTEGER, "px", "width of the network's input"),
-    "target": (TEXT, "", "device"),
-    "target_kind": (TEXT, "", "kind of device"),
-    "dataset": (TEXT, "", "images that the accuracy is of"),
-    "protocol": (TEXT, "", "how predictions are compared with the ground truth"),
-    "precision": (TEXT, "", "number format of the deployed file"),
-    "latency_kind": (TEXT, "", "measured (wall time on the device) or predicted (by a model of the device)"),
-    "latency_ms": (NUMBER, "ms", "one inference, batch 1: median of the samples, or the prediction"),
-    "latency_lo_ms": (NUMBER, "ms", "lower end: bootstrap 95 % interval of the median, or the prediction's interval"),
-    "latency_hi_ms": (NUMBER, "ms", "upper end of the same interval"),
-    "iqr_ms": (NUMBER, "ms", "interquartile range of the samples"),
-    "p90_ms": (NUMBER, "ms", "90th percentile, given from 64 samples"),
-    "p99_ms": (NUMBER, "ms", "99th percentile, given from 662 samples"),
-    "n_latency": (INTEGER, "", "timed inferences, warm-up apart; 0 for a prediction"),
-    "threads": (INTEGER, "", "threads that the measurement was given; 0 where not said"),
-    "bound": (TEXT, "", "what limits the latency, where known"),
-    "fps": (NUMBER, "1/s", "1000 / latency_ms"),
-    "n_images": (INTEGER, "", "images that the accuracy is of"),
-    "rmse_m": (NUMBER, "m", "root mean square error per image, averaged over images"),
-    "rmse_lo_m": (NUMBER, "m", "lower end: bootstrap 95 % interval over images"),
-    "rmse_hi_m": (NUMBER, "m", "upper end of the same interval"),
-    "abs_rel": (NUMBER, "", "|error| / depth"),
-    "sq_rel": (NUMBER, "m", "error² / depth"),
-    "rmse_log": (NUMBER, "", "root mean square error of the natural logarithm"),
-    "log10": (NUMBER, "", "|error| of the decimal logarithm"),
-    "silog": (NUMBER, "", "100 × standard deviation of the error of the natural logarithm"),
-    "delta1": (NUMBER, "", "share of pixels within a factor 1.25"),
-    "delta2": (NUMBER, "", "share of pixels within a factor 1.25²"),
-    "delta3": (NUMBER, "", "share of pixels within a factor 1.25³"),
-    "params_m": (NUMBER, "1e6", "parameters, shared ones counted once"),
-    "params_applied_m": (NUMBER, "1e6", "parameters, shared ones counted at each use"),
-    "gmacs": (
-        NUMBER,
-        "1e9",
-        "multiply-accumulates (1 MAC = 2 FLOPs) by the first of the next three counters",
-    ),
-    "gmacs_onnx": (NUMBER, "1e9", "multiply-accumulates counted on the ONNX graph"),
-    "gmacs_fvcore": (NUMBER, "1e9", "multiply-accumulates counted by fvcore"),
-    "gmacs_ptflops": (NUMBER, "1e9", "multiply-accumulates counted by ptflops"),
-    "gmacs_spread": (NUMBER, "", "(largest - smallest) / largest of the three counts"),
-    "gmacs_verdict": (TEXT, "", "whether the counters agree within 1 %, or the operators that explain it are named"),
-    "size_mb": (NUMBER, "MB", "size of the deployed file"),
-    "n_nodes": (INTEGER, "", "operators in the deployed graph"),
-    "n_quantized_nodes": (INTEGER, "", "of these, quantized"),
-    "peak_activation_mb": (NUMBER, "MB", "largest sum of live activations"),
-    "parent_recipe": (TEXT, "", "uncompressed form that the next columns compare with, same target and input size"),
-    "speedup": (NUMBER, "×", "latency of the parent / latency of this cell; below 1 is slower"),
-    "speedup_lo": (NUMBER, "×", "lower end: bootstrap 95 % interval, measured cells only"),
-    "speedup_hi": (NUMBER, "×", "upper end of the same interval"),
-    "rmse_change_m": (NUMBER, "m", "rmse_m minus the parent's on the same images; above 0 is worse"),
-    "rmse_change_lo_m": (NUMBER, "m", "lower end: bootstrap 95 % interval, paired per image"),
-    "rmse_change_hi_m": (NUMBER, "m", "upper end of the same interval"),
-    "on_front": (FLAG, "", "no other cell of the same target and data is both faster and more accurate"),
-    "flags": (TEXT, "", "remarks, separated by '; '"),
-}
 
 Evaluations = dict[str, dict[str, Any]]
 
@@ -111,7 +34,8 @@ class Run:
     """A run as read from disk.
 
     ``cells`` is the tidy table (``COLUMNS``); ``pending`` the planned cells that have no record yet;
-    ``missing_evaluations`` digests of accuracy files that records name and that are not there.
+    ``missing_evaluations`` digests of accuracy files that records name and that are not there; ``evaluations`` the others by
+    digest; ``draws`` the bootstrap draws behind ``front_probability``, a row per cell.
     """
 
     folder: RunFolder
@@ -120,6 +44,12 @@ class Run:
     cells: pd.DataFrame
     pending: tuple[str, ...] = ()
     missing_evaluations: tuple[str, ...] = ()
+    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    draws: Draws | None = field(default=None, repr=False)
+
+    def evaluation(self, record: Record) -> Mapping[str, Any]:
+        """The per-image metrics of a record; empty when it has none."""
+        return self.evaluations.get(record.evaluation or "", {})
 
 
 def load_run(run: Path) -> Run:
@@ -129,13 +59,16 @@ def load_run(run: Path) -> Run:
     records = list(folder.records())
     evaluations, missing = _evaluations(folder, records)
     known = {record.id for record in records}
+    draws = bootstrap_draws(records, evaluations)
     return Run(
         folder=folder,
         manifest=manifest,
         records=tuple(records),
-        cells=cell_table(records, evaluations),
+        cells=cell_table(records, evaluations, draws),
         pending=tuple(cell for cell in manifest["cells"] if cell not in known),
         missing_evaluations=missing,
+        evaluations=evaluations,
+        draws=draws,
     )
 
 
@@ -150,16 +83,30 @@ def _evaluations(folder: RunFolder, records: list[Record]) -> tuple[Evaluations,
     return {digest: read_json(path) for digest, path in present.items() if digest not in missing}, missing
 
 
-def cell_table(records: list[Record], evaluations: Evaluations) -> pd.DataFrame:
-    """The tidy table of ``records``: exactly ``COLUMNS``, also when there are none."""
-    rows = [_row(record, evaluations) for record in records]
+def bootstrap_draws(records: list[Record], evaluations: Evaluations) -> Draws:
+    """What latency and RMSE of each record would be in other samples; cells with the same evaluation share its draws."""
+    rmse = {name: mean_draws(image_values(evaluation, "rmse_m")) for name, evaluation in evaluations.items()}
+    shape = (len(records), stats.RESAMPLES)
+    draws = Draws(np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32))
+    for i, record in enumerate(records):
+        draws.latency_ms[i] = latency_draws(record.latency, record.id)
+        if record.evaluation in rmse:
+            draws.rmse_m[i] = rmse[record.evaluation]
+    return draws
+
+
+def cell_table(records: list[Record], evaluations: Evaluations, draws: Draws) -> pd.DataFrame:
+    """The tidy table of ``records``: exactly ``COLUMNS``, also when there are none. ``draws`` has a row per record."""
+    accuracy = {name: _accuracy_columns(evaluation) for name, evaluation in evaluations.items()}
+    rows = [_row(record, accuracy, draws.latency_ms[i]) for i, record in enumerate(records)]
     _compare_with_parents(rows, records, evaluations)
+    _find_origins(rows, records)
     for row in rows:
         row["flags"] = "; ".join(row["flags"])
     table = pd.DataFrame(
         {name: _column(kind, [row.get(name) for row in rows]) for name, (kind, _, _) in COLUMNS.items()}
     )
-    table["on_front"] = _on_front(table)
+    _judge_fronts(table, draws)
     return table
 
 
@@ -173,12 +120,16 @@ def _column(kind: str, values: list[Any]) -> pd.Series:
     return pd.Series([math.nan if value is None else float(value) for value in values], dtype="float64")
 
 
-def _on_front(table: pd.DataFrame) -> pd.Series:
-    members = {cell for front in fronts(table) for cell in front.members["id"]}
-    return table["id"].isin(members)
+def _judge_fronts(table: pd.DataFrame, draws: Draws) -> None:
+    """Fill ``on_front``, ``front_probability`` and ``ambiguous`` of ``table`` in place; its index is 0, 1, ..."""
+    for front in fronts(table):
+        here = front.cells.index
+        table.loc[here, "on_front"] = front.cells["on_front"]
+        table.loc[here, "front_probability"] = front_probability(draws.latency_ms[here], draws.rmse_m[here])
+    table["ambiguous"] = table["front_probability"].between(*AMBIGUOUS, inclusive="neither")
 
 
-def _row(record: Record, evaluations: Evaluations) -> dict[str, Any]:
+def _row(record: Record, accuracy: Mapping[str, dict[str, Any]], draws: NDArray[np.float32]) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: getattr(record, name)
         for name in (
@@ -199,9 +150,9 @@ def _row(record: Record, evaluations: Evaluations) -> dict[str, Any]:
     row["flags"] = []
     row |= _profile_columns(record.profile)
     if record.latency is not None:
-        row |= _latency_columns(record.latency)
-    if record.evaluation in evaluations:
-        row |= _accuracy_columns(evaluations[record.evaluation])
+        row |= _latency_columns(record.latency, draws)
+    if record.evaluation and record.evaluation in accuracy:
+        row |= accuracy[record.evaluation]
     elif record.evaluation:
         row["flags"].append("accuracy file missing")
     return row
@@ -222,12 +173,13 @@ def _profile_columns(profile: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _latency_columns(latency: Latency) -> dict[str, Any]:
+def _latency_columns(latency: Latency, draws: NDArray[np.float32]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "latency_kind": latency.kind,
         "threads": latency.threads,
         "bound": latency.bound,
         "flags": list(latency.flags),
+        **{name: latency.details.get(name) for name in ("peak_mem_mb", "energy_mj", "power_w")},
     }
     if latency.kind == "predicted":
         row["latency_ms"] = latency.latency_ms
@@ -235,7 +187,8 @@ def _latency_columns(latency: Latency) -> dict[str, Any]:
     elif latency.samples_ms:
         samples = np.asarray(latency.samples_ms)
         row["latency_ms"] = float(np.median(samples))
-        row["latency_lo_ms"], row["latency_hi_ms"] = stats.median_interval(samples)
+        if len(samples) >= stats.MIN_FOR_INTERVAL:
+            row["latency_lo_ms"], row["latency_hi_ms"] = stats.interval(draws.astype(np.float64))
         row["iqr_ms"] = float(np.subtract(*np.percentile(samples, (75, 25))))
         row["p90_ms"], row["p99_ms"] = stats.percentile(samples, 90), stats.percentile(samples, 99)
         row["n_latency"] = len(samples)
@@ -253,7 +206,7 @@ def image_values(evaluation: Mapping[str, Any], metric: str) -> NDArray[np.float
 
 def _accuracy_columns(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for metric in METRICS:
+    for metric in (*METRICS, *PLACES, "obstacles_too_far"):
         values = image_values(evaluation, metric)
         values = values[~np.isnan(values)]
         if len(values):
@@ -304,3 +257,25 @@ def _rmse_change(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str
         return {}
     low, high = stats.mean_interval(change)
     return {"rmse_change_m": float(change.mean()), "rmse_change_lo_m": low, "rmse_change_hi_m": high}
+
+
+def _find_origins(rows: list[dict[str, Any]], records: list[Record]) -> None:
+    """Fill ``made_from`` of ``rows`` in place: INT8 of a pruned network comes from the pruned one, all else from the parent."""
+    full = {
+        (*_place(record)[2:], *_weights(record)): i
+        for i, record in reversed(list(enumerate(records)))
+        if record.status == "ok" and not (record.precision or "").startswith("int8")
+    }
+    for i, (row, record) in enumerate(zip(rows, records, strict=True)):
+        if record.status != "ok" or not record.lineage:
+            continue
+        before = [_weights(record)]
+        before += [before[0][:-1]] if len(before[0]) > 1 else []
+        found = [full[place] for weights in before if (place := (*_place(record)[2:], *weights)) in full]
+        origin = next((j for j in found if j != i), None)
+        row["made_from"] = records[origin].id if origin is not None else None
+
+
+def _weights(record: Record) -> tuple[str, ...]:
+    """Digests of the network before it was exported: of its weights, and of what compression made of them."""
+    return tuple(link.digest for link in record.lineage if link.stage in {"weights", "compressed"})

@@ -17,8 +17,8 @@ OFFLINE = """{% extends "index.html.j2" %}
 """nbconvert's own page without the scripts that it would have a browser fetch; nothing here needs them."""
 
 
-def write_notebook(run: Path, out: Path) -> tuple[Path, Path]:
-    """Execute the overview notebook on ``run`` and write ``overview.ipynb`` and ``overview.html`` into ``out``.
+def write_notebook(run: Path, out: Path, name: str = "overview") -> tuple[Path, Path]:
+    """Execute a notebook of this package on ``run`` and write ``<name>.ipynb`` and ``<name>.html`` into ``out``.
 
     The kernel is this interpreter's own. The notebook refers to the run by a path relative to ``out``, so that a run
     and its report can be moved together.
@@ -29,12 +29,12 @@ def write_notebook(run: Path, out: Path) -> tuple[Path, Path]:
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
-    source = resources.files("depthbench.reports.notebooks").joinpath("overview.py").read_text(encoding="utf-8")
+    source = resources.files("depthbench.reports.notebooks").joinpath(f"{name}.py").read_text(encoding="utf-8")
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as scratch:
         notebook = papermill.execute_notebook(
             jupytext.reads(source, fmt="py:percent"),
-            str(Path(scratch) / "overview.ipynb"),
+            str(Path(scratch) / f"{name}.ipynb"),
             parameters={"run": os.path.relpath(run.resolve(), out.resolve())},
             kernel_name="python3",
             cwd=str(out),
@@ -42,8 +42,8 @@ def write_notebook(run: Path, out: Path) -> tuple[Path, Path]:
             extra_arguments=["--log-level=ERROR"],
         )
     del notebook.metadata["papermill"]  # it names the scratch folder
-    notebook.metadata["title"] = "depthbench overview"
-    ipynb, html = out / "overview.ipynb", out / "overview.html"
+    notebook.metadata["title"] = f"depthbench {name}"
+    ipynb, html = out / f"{name}.ipynb", out / f"{name}.html"
     write_atomic(ipynb, nbformat.writes(notebook).encode())  # type: ignore[no-untyped-call]
     loader = DictLoader({"offline.html.j2": OFFLINE})
     exporter = HTMLExporter(template_file="offline.html.j2", extra_loaders=[loader])  # type: ignore[no-untyped-call]

@@ -11,30 +11,47 @@ from typing import Any
 
 import pandas as pd
 
-from depthbench.reports.load import COLUMNS, Run
-from depthbench.reports.pareto import TOLERANCE, Front, cell_name, choose, families, fronts
-from depthbench.reports.plots import speedup_grid
+from depthbench.reports import ablation
+from depthbench.reports.columns import COLUMNS
+from depthbench.reports.effects import speedup_grid
+from depthbench.reports.load import Run
+from depthbench.reports.pareto import TOLERANCE, Front, cell_name, choose, families, fronts, hypervolumes
+from depthbench.reports.published import described, published_on
 from depthbench.reports.stats import MIN_FOR_INTERVAL
 from depthbench.reports.summary import MISSING, significant
 from depthbench.reports.theme import MARKERS, family_name, family_order, family_slot
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure as PNG, for a light and a dark page, and what it shows in words."""
+class ModelPictures:
+    """A network's strip of pictures (JPEG) and those of what INT8 changed: (name, made from, rms in metres, JPEG)."""
 
-    light: bytes
-    dark: bytes
-    alt: str
+    model: str
+    note: str
+    strip: bytes
+    differences: tuple[tuple[str, str, float, bytes], ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of the page: ``header`` (JPEG) holds inputs and ground truths; ``scales`` colour maps by name (JPEG)."""
+
+    header: bytes
+    models: tuple[ModelPictures, ...]
+    images: int
+    hardest: int
+    limits: tuple[float, float]
+    left_out: tuple[str, ...]
+    scales: Mapping[str, bytes]
+    worst: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a report: fronts by slug, and the pictures when there are any."""
+    """The figures of a report: by slug of each front its (name of the cost, ``<svg>``), and the pictures when there are any."""
 
-    fronts: Mapping[str, Figure] = field(default_factory=dict)
-    pictures: Figure | None = None
-    pictures_left_out: tuple[str, ...] = ()
+    fronts: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    pictures: Pictures | None = None
 
 
 def render_page(run: Run, figures: Figures, files: list[str]) -> str:
@@ -48,7 +65,7 @@ def render_page(run: Run, figures: Figures, files: list[str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "uri": _data_uri, "plus": signed}
+    environment.filters |= {"number": number, "uri": _data_uri, "plus": signed, "percent": percent}
     return environment.get_template("report.html").render(page_content(run), figures=figures, files=files)
 
 
@@ -62,11 +79,12 @@ def page_content(run: Run) -> dict[str, Any]:
         "counts": {status: counts.get(status, 0) for status in ("ok", "skipped", "failed")},
         "pending": len(run.pending),
         "missing_evaluations": len(run.missing_evaluations),
-        "targets": [_target(front, cells) for front in fronts(cells)],
+        "targets": [_target(front, run) for front in fronts(cells)],
         "without_front": _without_front(cells),
         "tolerance": TOLERANCE,
+        "ablations": ablation.section(run),
         "compression": _compression(cells),
-        "rows": list(_table_rows(cells)),
+        "rows": list(_table_rows(run)),
         "choices": {name: _unique(cells[name]) for name in ("target", "model", "recipe", "status")},
         "skipped": _reasons(cells, "skipped"),
         "failed": _reasons(cells, "failed"),
@@ -89,8 +107,13 @@ def signed(value: float, digits: int = 3) -> str:
     return MISSING if math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def percent(value: float) -> str:
+    """A probability for people, or a dash."""
+    return MISSING if math.isnan(value) else f"{value:.0%}"
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def _unique(values: pd.Series) -> list[str]:
@@ -114,8 +137,11 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _target(front: Front, cells: pd.DataFrame) -> dict[str, Any]:
+def _target(front: Front, run: Run) -> dict[str, Any]:
     choice, sizes = choose(front), front.usual_size
+    cells = run.cells
+    assert run.draws is not None
+    volumes = hypervolumes(front, run.draws).set_index("family")
     picks = {"best choice": choice.best, "most accurate": choice.most_accurate, "fastest": choice.fastest}
     everywhere = list(cells["family"])
     named = {cell["id"]: cell_name(cell, usual_size=sizes) for _, cell in front.cells.iterrows()}
@@ -127,6 +153,8 @@ def _target(front: Front, cells: pd.DataFrame) -> dict[str, Any]:
         "size": f"{sizes[0]}×{sizes[1]}",
         "several_sizes": len(front.cells.drop_duplicates(["height", "width"])) > 1,
         "left_out": front.left_out,
+        "ambiguous": int(front.cells["ambiguous"].sum()),
+        "published": [described(point) for point in published_on(front.target)],
         "picks": [(label, named[cell["id"]], cell.to_dict()) for label, cell in picks.items()],
         "families": [
             row
@@ -134,6 +162,7 @@ def _target(front: Front, cells: pd.DataFrame) -> dict[str, Any]:
                 "name": family_name(str(row["family"])),
                 "slot": family_slot(str(row["family"]), everywhere),
                 "best_name": named[row["best"]],
+                **volumes.loc[row["family"], ["hypervolume", "lo", "hi"]].to_dict(),
             }
             for row in families(front).to_dict("records")
         ],
@@ -178,10 +207,12 @@ def _shade(speedup: float) -> float:
     return 0.0 if math.isnan(speedup) else max(-1.0, min(1.0, math.log2(speedup)))
 
 
-def _table_rows(cells: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _table_rows(run: Run) -> Iterator[dict[str, Any]]:
+    cells = run.cells
     everywhere = list(cells["family"])
+    names = {cell: f"{model} {recipe}" for cell, model, recipe in cells[["id", "model", "recipe"]].to_numpy()}
     rows: list[dict[str, Any]] = [{str(name): value for name, value in row.items()} for row in cells.to_dict("records")]
-    for row in rows:
+    for row, record in zip(rows, run.records, strict=True):
         slower = row["speedup"] < 1
         remarks = [flag for flag in row["flags"].split("; ") if flag]
         yield row | {
@@ -189,6 +220,8 @@ def _table_rows(cells: pd.DataFrame) -> Iterator[dict[str, Any]]:
             "size": f"{row['height']}×{row['width']}",
             "slower": slower,
             "remarks": remarks,
+            "origin": names.get(row["made_from"], ""),
+            "lineage": " → ".join(f"{link.stage} {link.digest[:8]}" for link in record.lineage),
         }
 
 

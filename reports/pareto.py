@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+
+from depthbench.reports.stats import interval
+from depthbench.reports.uncertainty import AMBIGUOUS, Draws, front_probability, hypervolume
+
+COSTS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "latency_ms": ("latency", "ms"),
+        "energy_mj": ("energy", "mJ"),
+        "peak_mem_mb": ("peak memory", "MB"),
+        "size_mb": ("file size", "MB"),
+    }
+)
+"""What accuracy is traded for: column: (name, unit)."""
 
 TOLERANCE = 0.05
 """The best choice may have this much more RMSE, relatively, than the most accurate cell."""
@@ -33,7 +48,8 @@ class Front:
     """Cells that may be compared: one target, one data set and protocol, and one kind of latency.
 
     ``cells`` has the rows of the tidy table with status ok, a latency and an RMSE, by rising latency, ``on_front``
-    filled; ``left_out`` counts the cells of the group that lack one of the two numbers.
+    filled; ``left_out`` counts the cells of the group that lack one of the two numbers. ``cost`` is the column of ``COSTS``
+    that accuracy is traded for; where it is not the latency, read it for latency here.
     """
 
     target: str
@@ -43,6 +59,7 @@ class Front:
     cells: pd.DataFrame
     left_out: int
     slug: str
+    cost: str = "latency_ms"
 
     @property
     def members(self) -> pd.DataFrame:
@@ -56,22 +73,26 @@ class Front:
         return int(height), int(width)
 
 
-def fronts(table: pd.DataFrame) -> list[Front]:
-    """The fronts of a tidy table, in the order in which its targets appear; a group without a full cell has none."""
+def fronts(table: pd.DataFrame, cost: str = "latency_ms") -> list[Front]:
+    """The fronts of a tidy table, in the order in which its targets appear; a group without a full cell has none.
+
+    ``cost`` is a column of ``COSTS``. The rows of each front keep their index in ``table``.
+    """
     group = ["target", "dataset", "protocol", "latency_kind"]
     done = table[(table["status"] == "ok") & (table["latency_kind"] != "")]
-    complete = done["latency_ms"].notna() & done["rmse_m"].notna()
+    complete = done[cost].notna() & done["rmse_m"].notna()
     groups = {key: cells for key, cells in done.groupby(group, sort=False) if complete[cells.index].any()}
     result = []
     for key, everything in groups.items():
         target, dataset, protocol, kind = (str(part) for part in key)
         whole = complete[everything.index]
-        cells = everything[whole].sort_values(["latency_ms", "rmse_m"], kind="stable")
-        cells = cells.assign(on_front=pareto_mask(cells["latency_ms"], cells["rmse_m"]))
+        cells = everything[whole].sort_values([cost, "rmse_m"], kind="stable")
+        cells = cells.assign(on_front=pareto_mask(cells[cost], cells["rmse_m"]))
         alone = sum(other[0] == target for other in groups) == 1
         slug = target if alone else "_".join((target, dataset, protocol, kind))
+        slug = slug if cost == "latency_ms" else f"{slug}_{cost}"
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", slug)
-        result.append(Front(target, dataset, protocol, kind, cells, int((~whole).sum()), slug))
+        result.append(Front(target, dataset, protocol, kind, cells, int((~whole).sum()), slug, cost))
     return result
 
 
@@ -116,6 +137,48 @@ def families(front: Front) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).sort_values(["on_front", "rmse_m"], ascending=[False, True], ignore_index=True)
+
+
+def judged(front: Front, draws: Draws) -> Front:
+    """The same front with ``front_probability`` and ``ambiguous`` for its own cost; ``draws`` are those of the whole run.
+
+    Costs other than the latency are taken as exact.
+    """
+    probability = front_probability(*_drawn(front, draws))
+    unsure = (probability > AMBIGUOUS[0]) & (probability < AMBIGUOUS[1])
+    return replace(front, cells=front.cells.assign(front_probability=probability, ambiguous=unsure))
+
+
+def _drawn(front: Front, draws: Draws) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cost and RMSE of the cells of a front in each draw, (cells, draws) each."""
+    here = front.cells.index.to_numpy()
+    if front.cost == "latency_ms":
+        return draws.latency_ms[here], draws.rmse_m[here]
+    exact = front.cells[front.cost].to_numpy(dtype=np.float32)
+    return np.repeat(exact[:, None], draws.rmse_m.shape[1], axis=1), draws.rmse_m[here]
+
+
+def hypervolumes(front: Front, draws: Draws) -> pd.DataFrame:
+    """How much of what the whole front spans each family dominates, the most first.
+
+    Columns: ``family``, ``cells``, ``hypervolume`` (0 to 1) and its bootstrap 95 % interval ``lo``, ``hi``. The rectangle
+    goes from the lowest cost and error of any cell of the front to the highest, cost by its logarithm. Predicted latencies
+    are held where they are: the least of many predictions drawn apart would be less than any of them.
+    """
+    cells = front.cells
+    best = float(cells[front.cost].min()), float(cells["rmse_m"].min())
+    corner = float(cells[front.cost].max()), float(cells["rmse_m"].max())
+    cost, error = _drawn(front, draws)
+    if front.cost == "latency_ms" and front.latency_kind == "predicted":
+        cost = np.repeat(cells["latency_ms"].to_numpy(dtype=np.float32)[:, None], cost.shape[1], axis=1)
+    rows = []
+    for family in dict.fromkeys(cells["family"]):
+        own = (cells["family"] == family).to_numpy()
+        point = [cells.loc[own, name].to_numpy(dtype=np.float64)[:, None] for name in (front.cost, "rmse_m")]
+        low, high = interval(hypervolume(cost[own], error[own], corner, best))
+        value = float(hypervolume(point[0], point[1], corner, best)[0])
+        rows.append({"family": family, "cells": int(own.sum()), "hypervolume": value, "lo": low, "hi": high})
+    return pd.DataFrame(rows).sort_values("hypervolume", ascending=False, ignore_index=True)
 
 
 def cell_name(cell: pd.Series, *, usual_size: tuple[int, int] | None = None) -> str:

@@ -35,7 +35,8 @@ class Panel:
 
     ``rgb`` (N, 3, h, w) uint8, ``depth`` (N, h, w) metres with 0 = invalid, ``predictions`` by model (N, h, w) metres,
     ``notes`` how each model was deployed (``int8 224×224``), ``left_out`` models whose pictures are of other images,
-    ``limits`` the depths in metres at the two ends of the colour scale.
+    ``limits`` the depths in metres at the two ends of the colour scale, ``hardest`` the position of the image that the models
+    together see worst of those that the run kept.
     """
 
     rgb: NDArray[np.uint8]
@@ -44,13 +45,23 @@ class Panel:
     notes: dict[str, str]
     left_out: tuple[str, ...]
     limits: tuple[float, float]
+    hardest: int = 0
 
 
 @dataclass(frozen=True)
-class _Samples:
+class Samples:
+    """Kept pictures of one evaluation: ``rgb`` (N, 3, h, w) uint8, ``depth`` and ``prediction`` (N, h, w) metres."""
+
     rgb: NDArray[np.uint8]
     depth: NDArray[np.float32]
     prediction: NDArray[np.float32]
+
+    def rmse(self, i: int) -> float:
+        """Root mean square error of picture ``i`` in metres; nan where it has no ground truth."""
+        valid = self.depth[i] > 0
+        return (
+            float(np.sqrt(np.mean((self.prediction[i] - self.depth[i])[valid] ** 2))) if valid.any() else float("nan")
+        )
 
     @property
     def images(self) -> dict[str, int]:
@@ -62,16 +73,19 @@ class _Samples:
 def panel(run: Run, *, images: int = IMAGES) -> Panel | None:
     """The pictures of a run: of each model its least compressed form at its smallest input; None when there are none.
 
-    Models are compared on the images that most of them have in common with the first.
+    Models are compared on the images that most of them have in common with the first; the hardest is always among them.
     """
-    shown = _representatives(run)
-    samples = {model: _read(run, record) for model, record in shown.items()}
+    shown = representatives(run, pictured=True)
+    samples = {model: read_samples(run, record) for model, record in shown.items()}
     if not samples:
         return None
     keys = {model: each.images for model, each in samples.items()}
     groups = [[other for other in keys if set(keys[model]) & set(keys[other])] for model in keys]
     models = max(groups, key=len)
-    common = [key for key in keys[models[0]] if all(key in keys[model] for model in models)][:images]
+    common = [key for key in keys[models[0]] if all(key in keys[model] for model in models)]
+    wrong = [np.mean([samples[m].rmse(keys[m][key]) for m in models]) for key in common]
+    worst = common[int(np.nanargmax(wrong))] if np.isfinite(wrong).any() else common[0]
+    common = [key for key in common if key in {worst, *[key for key in common if key != worst][: images - 1]}]
     first = samples[models[0]]
     depth = first.depth[[keys[models[0]][key] for key in common]]
     valid = depth[depth > 0]
@@ -81,12 +95,16 @@ def panel(run: Run, *, images: int = IMAGES) -> Panel | None:
         predictions={m: samples[m].prediction[[keys[m][key] for key in common]] for m in models},
         notes={m: f"{shown[m].recipe} {shown[m].size[0]}×{shown[m].size[1]}" for m in models},
         left_out=tuple(model for model in samples if model not in models),
+        hardest=common.index(worst),
         limits=(0.0, float(np.percentile(valid, 99))) if valid.size else (0.0, 1.0),
     )
 
 
-def _representatives(run: Run) -> dict[str, Record]:
-    """The record to picture of each model, in the order of the run."""
+def representatives(run: Run, *, pictured: bool) -> dict[str, Record]:
+    """The record that stands for each model, in the order of the run: its least compressed form at its smallest input.
+
+    Only records with an accuracy; when ``pictured``, only those with sample pictures.
+    """
 
     def rank(record: Record) -> tuple[int, int]:
         known = record.recipe in PARENT_RECIPES
@@ -94,15 +112,16 @@ def _representatives(run: Run) -> dict[str, Record]:
 
     shown: dict[str, Record] = {}
     for record in run.records:
-        pictured = record.evaluation and run.folder.samples_path(record.evaluation).is_file()
-        if pictured and (record.model not in shown or rank(record) < rank(shown[record.model])):
+        usable = record.evaluation and (not pictured or run.folder.samples_path(record.evaluation).is_file())
+        if usable and (record.model not in shown or rank(record) < rank(shown[record.model])):
             shown[record.model] = record
     return shown
 
 
-def _read(run: Run, record: Record) -> _Samples:
+def read_samples(run: Run, record: Record) -> Samples:
+    """The kept pictures of a record that has some."""
     with np.load(run.folder.samples_path(record.evaluation or "")) as file:
-        return _Samples(file["rgb"], file["depth"].astype(np.float32), file["prediction"].astype(np.float32))
+        return Samples(file["rgb"], file["depth"].astype(np.float32), file["prediction"].astype(np.float32))
 
 
 def relative_error(prediction: NDArray[np.float32], depth: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -121,8 +140,15 @@ def draw_panel(shown: Panel, *, theme: Theme = LIGHT) -> NDArray[Any]:
         too_near_or_far = {"cmap": _with_bad("PuOr", theme), "vmin": -ERROR_SPAN, "vmax": ERROR_SPAN}
         for i, (rgb, depth) in enumerate(zip(shown.rgb, shown.depth, strict=True)):
             picture, truth = grid[0, 2 * i : 2 * i + 2]
+            title = "hardest input, below: predictions" if i == shown.hardest else "input, below: predictions"
             picture.imshow(rgb.transpose(1, 2, 0))  # (h, w, 3)
-            picture.set_title("input, below: predictions", fontsize=9, fontweight="normal", loc="center", pad=3)
+            picture.set_title(
+                title,
+                fontsize=9,
+                fontweight="normal",
+                loc="center",
+                pad=3,
+            )
             depths = truth.imshow(np.where(depth > 0, depth, np.nan), **near_to_far)
             truth.set_title("ground truth, below: errors", fontsize=9, fontweight="normal", loc="center", pad=3)
             for row, prediction in enumerate((each[i] for each in shown.predictions.values()), start=1):

@@ -1,40 +1,53 @@
-"""Figures of a run.
-
-Each plot is two functions: a pure one that computes what is shown (:func:`depthbench.reports.pareto.fronts`,
-:func:`speedup_grid`), and one that draws it and returns the Axes.
-"""
+"""The figure of a front; what it shows is computed by :func:`depthbench.reports.pareto.fronts`."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from depthbench.reports import theme as themes
 from depthbench.reports.labels import nearest, place_labels
-from depthbench.reports.pareto import Front, cell_name
+from depthbench.reports.pareto import COSTS, Front, cell_name
+from depthbench.reports.surroundings import (
+    MANY,
+    areas_of,
+    comparable,
+    draw_legend,
+    draw_published,
+    mark_size,
+    shown_points,
+)
 from depthbench.reports.theme import DARK, LIGHT, Theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["DARK", "LIGHT", "draw_front", "draw_speedups", "front_title", "speedup_grid"]
+__all__ = ["DARK", "LIGHT", "draw_front", "front_title"]
 
 
 def front_title(front: Front) -> str:
     """The title of a front; it says whether its latencies were measured or predicted."""
-    return f"{front.target}: {front.latency_kind} latency"
+    return f"{front.target}: {cost_name(front)}"
+
+
+def cost_name(front: Front) -> str:
+    """``measured latency``, ``predicted latency``, or the name of another cost."""
+    name, _ = COSTS[front.cost]
+    return f"{front.latency_kind} {name}" if front.cost == "latency_ms" else name
 
 
 def draw_front(
     front: Front, ax: Axes | None = None, *, theme: Theme = LIGHT, families: list[str] | None = None
 ) -> Axes:
-    """RMSE against latency of the cells of a front, its members joined and named.
+    """RMSE against the cost of the cells of a front, its members joined and named.
 
     Colour and mark tell the family, the filling of the mark the recipe, its size the input's; bars are 95 % intervals,
-    or the interval of a prediction. ``families`` are those of the whole run, so that colours agree between figures.
+    or the interval of a prediction. A ring marks a cell that may or may not be on the front, with the probability that it
+    is; thin lines lead from a cell to those made from it; hollow stars are published points. ``families`` are those of the
+    whole run, so that colours agree between figures. Marks carry the cell's id as their ``gid``.
     """
     import matplotlib as mpl
 
@@ -42,11 +55,26 @@ def draw_front(
     with mpl.rc_context(themes.rc(theme)):
         ax = ax or themes.new_axes(6.6, 5.2)
         _set_scales(ax, front)
+        _draw_descent(ax, front, theme, families)
+        _draw_bars(ax, front, theme, families)
         _draw_cells(ax, front, theme, families)
         _draw_line(ax, front, theme)
-        _legend(ax, front, theme, families)
+        notes = draw_published(ax, front, theme)
+        draw_legend(ax, front, theme, families, len(notes))
         ax.set_title(front_title(front), pad=8)
-        ax.set_xlabel(f"{front.latency_kind} latency [ms], batch 1")
+        batch = ", batch 1" if front.cost == "latency_ms" else ""
+        ax.set_xlabel(f"{cost_name(front)} [{COSTS[front.cost][1]}]{batch}")
+        if notes:
+            ax.text(
+                0,
+                -0.135,
+                "\n".join(notes),
+                transform=ax.transAxes,
+                va="top",
+                fontsize=7.5,
+                linespacing=1.4,
+                gid="published",
+            )
         ax.set_ylabel(f"RMSE [m] on {front.dataset} ({front.protocol})")
         _name_members(ax, front, theme, _staircase(ax, front) + _bars(front))
     return ax
@@ -56,8 +84,13 @@ def _set_scales(ax: Axes, front: Front) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     cells = front.cells
-    low = cells["latency_lo_ms"].fillna(cells["latency_ms"]).min()
-    high = cells["latency_hi_ms"].fillna(cells["latency_ms"]).max()
+    points = [point.latency_ms for point in shown_points(front)]
+    low, high = cells[front.cost].min(), cells[front.cost].max()
+    if front.cost == "latency_ms":
+        low, high = (
+            min([low, cells["latency_lo_ms"].min(), *points]),
+            max([high, cells["latency_hi_ms"].max(), *points]),
+        )
     ax.set_xscale("log")
     ax.set_xlim(low / 1.35, high * 1.3)
     decades = np.log10(high / low)
@@ -70,49 +103,65 @@ def _set_scales(ax: Axes, front: Front) -> None:
     ax.set_ylim(bottom - 0.16 * room, top + 0.22 * room)
 
 
-def _mark_size(cell: pd.Series, areas: list[int]) -> float:
-    return 6.5 + 2.5 * areas.index(cell["height"] * cell["width"])
-
-
-def _areas(front: Front) -> list[int]:
-    return sorted(set(front.cells["height"] * front.cells["width"]))
-
-
 def _draw_cells(ax: Axes, front: Front, theme: Theme, families: list[str]) -> None:
-    areas = _areas(front)
+    areas = areas_of(front)
     for _, cell in front.cells[::-1].iterrows():  # larger inputs are slower: drawn first, under the small marks
         slot = themes.family_slot(cell["family"], families)
         colour, member = theme.families[slot], bool(cell["on_front"])
-        ax.errorbar(
-            cell["latency_ms"],
-            cell["rmse_m"],
-            xerr=_bar(cell, "latency_ms", "latency_lo_ms", "latency_hi_ms"),
-            yerr=_bar(cell, "rmse_m", "rmse_lo_m", "rmse_hi_m") if member else None,
-            fmt="none",
-            ecolor=colour,
-            elinewidth=0.9,
-            alpha=0.45 if member else 0.16,
-            zorder=2,
-        )
+        if cell["ambiguous"]:
+            ax.plot(
+                cell[front.cost],
+                cell["rmse_m"],
+                marker="o",
+                markersize=mark_size(cell, areas) + 5.5,
+                markerfacecolor="none",
+                markeredgecolor=theme.ink,
+                markeredgewidth=0.8,
+                linestyle="none",
+                zorder=3.8,
+            )
         ax.plot(
-            cell["latency_ms"],
+            cell[front.cost],
             cell["rmse_m"],
+            gid=f"at-{cell['id']}",
             marker=themes.MARKERS[slot],
-            markersize=_mark_size(cell, areas),
+            markersize=mark_size(cell, areas),
             fillstyle=themes.FILLS.get(cell["recipe"], "top"),
             color=colour,
             markerfacecoloralt=theme.paper,
             markeredgewidth=1.2,
-            alpha=1.0 if member else 0.55,
+            alpha=1.0 if member or cell["ambiguous"] else 0.6,
             linestyle="none",
             zorder=5 if member else 4,
         )
 
 
-def _bar(cell: pd.Series, value: str, low: str, high: str) -> Any:
-    if pd.isna(cell[low]) or pd.isna(cell[high]):
-        return None
-    return [[max(cell[value] - cell[low], 0)], [max(cell[high] - cell[value], 0)]]
+def _draw_bars(ax: Axes, front: Front, theme: Theme, families: list[str]) -> None:
+    """Intervals in both directions, those of members stronger; of members alone where there are ``MANY`` cells."""
+    from matplotlib.colors import to_rgba
+
+    cells = front.cells if len(front.cells) < MANY else front.members
+    slots = [themes.family_slot(family, families) for family in cells["family"]]
+    strength = np.where(cells["on_front"], 0.45, 0.14)
+    colours = [to_rgba(theme.families[slot], alpha) for slot, alpha in zip(slots, strength, strict=True)]
+    ax.vlines(cells[front.cost], cells["rmse_lo_m"], cells["rmse_hi_m"], colors=colours, linewidth=0.9, zorder=2)
+    if front.cost == "latency_ms":
+        ax.hlines(
+            cells["rmse_m"], cells["latency_lo_ms"], cells["latency_hi_ms"], colors=colours, linewidth=0.9, zorder=2
+        )
+
+
+def _draw_descent(ax: Axes, front: Front, theme: Theme, families: list[str]) -> None:
+    """A thin line from each cell to the one it was made from, where both are on the figure."""
+    cells = front.cells.set_index("id")
+    if len(cells) >= MANY:
+        return
+    for name, cell in cells[cells["made_from"].isin(cells.index)].iterrows():
+        ends = cells.loc[[cell["made_from"], name]]
+        colour = theme.families[themes.family_slot(cell["family"], families)]
+        ax.plot(
+            ends[front.cost], ends["rmse_m"], color=colour, linewidth=0.8, alpha=0.4, linestyle=(0, (4, 2)), zorder=1.5
+        )
 
 
 def _draw_line(ax: Axes, front: Front, theme: Theme) -> None:
@@ -122,7 +171,7 @@ def _draw_line(ax: Axes, front: Front, theme: Theme) -> None:
 
 def _staircase(ax: Axes, front: Front) -> list[tuple[float, float, float, float]]:
     """The front as segments: at each latency, the lowest RMSE that is reachable."""
-    x = np.append(front.members["latency_ms"], ax.get_xlim()[1])
+    x = np.append(front.members[front.cost], ax.get_xlim()[1])
     y = front.members["rmse_m"].to_numpy()
     flat = [(x[i], y[i], x[i + 1], y[i]) for i in range(len(y))]
     down = [(x[i + 1], y[i], x[i + 1], y[i + 1]) for i in range(len(y) - 1)]
@@ -132,63 +181,14 @@ def _staircase(ax: Axes, front: Front) -> list[tuple[float, float, float, float]
 def _bars(front: Front) -> list[tuple[float, float, float, float]]:
     """The error bars of the members as segments."""
     cells = front.members
-    across = cells[["latency_lo_ms", "rmse_m", "latency_hi_ms", "rmse_m"]]
-    upright = cells[["latency_ms", "rmse_lo_m", "latency_ms", "rmse_hi_m"]]
+    across = cells[["latency_lo_ms", "rmse_m", "latency_hi_ms", "rmse_m"]] if front.cost == "latency_ms" else cells[:0]
+    upright = cells[[front.cost, "rmse_lo_m", front.cost, "rmse_hi_m"]]
     return [tuple(bar) for bars in (across, upright) for bar in bars.to_numpy() if not np.isnan(bar).any()]
 
 
-def _legend(ax: Axes, front: Front, theme: Theme, families: list[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    def mark(label: str, colour: str, marker: str, size: float = 7.5, fill: str = "full") -> Line2D:
-        return Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker=marker,
-            markersize=size,
-            fillstyle=fill,  # type: ignore[arg-type]
-            color=colour,
-            markerfacecoloralt=theme.paper,
-            markeredgewidth=1.2,
-            label=label,
-        )
-
-    cells = front.cells
-    columns = [
-        [
-            mark(themes.family_name(name), theme.families[slot], themes.MARKERS[slot])
-            for name in themes.family_order(cells["family"])
-            for slot in [themes.family_slot(name, families)]
-        ],
-        [
-            mark(recipe, theme.quiet, "o", fill=themes.FILLS.get(recipe, "top"))
-            for recipe in sorted(set(cells["recipe"]), key=_recipe_rank)
-        ],
-    ]
-    areas = _areas(front)
-    sizes = cells.drop_duplicates(["height", "width"]).sort_values("height")
-    last = [
-        mark(f"{cell['height']}×{cell['width']}", theme.quiet, "o", _mark_size(cell, areas))
-        for _, cell in sizes.iterrows()
-    ]
-    columns.append([*last, Line2D([], [], color=theme.ink, linewidth=1.1, label="Pareto front")])
-    rows = max(len(column) for column in columns)
-    blank = Line2D([], [], linestyle="none", label=" ")
-    ax.legend(
-        handles=[entry for column in columns for entry in column + [blank] * (rows - len(column))],
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.12),
-        ncols=len(columns),
-        columnspacing=3,
-        handletextpad=0.5,
-        labelspacing=0.45,
-    )
-
-
-def _recipe_rank(recipe: str) -> tuple[int, str]:
-    known = list(themes.FILLS)
-    return (known.index(recipe) if recipe in known else len(known), recipe)
+def _label(cell: pd.Series, usual: tuple[int, int]) -> str:
+    name = cell_name(cell, usual_size=usual)
+    return f"{name} ({cell['front_probability']:.0%})" if cell["ambiguous"] else name
 
 
 def _name_members(ax: Axes, front: Front, theme: Theme, lines: list[tuple[float, float, float, float]]) -> None:
@@ -203,18 +203,23 @@ def _name_members(ax: Axes, front: Front, theme: Theme, lines: list[tuple[float,
     figure.set_layout_engine("none")
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     scale = figure.dpi / 72
-    areas, usual = _areas(front), front.usual_size
-    points = ax.transData.transform(front.cells[["latency_ms", "rmse_m"]].to_numpy())
-    radii = [_mark_size(cell, areas) / 2 * scale + 1 for _, cell in front.cells.iterrows()]
+    areas, usual = areas_of(front), front.usual_size
+    points = ax.transData.transform(front.cells[[front.cost, "rmse_m"]].to_numpy())
+    stars = [(point.latency_ms, 0.0) for point in shown_points(front) if not comparable(point, front)]
+    marks: list[tuple[float, float]] = ax.get_xaxis_transform().transform(stars).tolist() if stars else []
+    radii = [mark_size(cell, areas) / 2 * scale + 1 for _, cell in front.cells.iterrows()]
     members = np.flatnonzero(front.cells["on_front"])
-    names = [cell_name(front.cells.iloc[i], usual_size=usual) for i in members]
+    names = [_label(front.cells.iloc[i], usual) for i in members]
     texts = [ax.text(0.5, 0.5, name, fontsize=8, transform=ax.transAxes) for name in names]
     extents = [text.get_window_extent(renderer) for text in texts]
     frame = ax.get_window_extent(renderer).padded(-2)
     boxes = place_labels(
         [(float(points[i][0]), float(points[i][1])) for i in members],
         [(extent.width + 3 * scale, extent.height + 1) for extent in extents],
-        [(x - r, y - r, x + r, y + r) for (x, y), r in zip(points, radii, strict=True)],
+        [
+            *((x - r, y - r, x + r, y + r) for (x, y), r in zip(points, radii, strict=True)),
+            *((x - 6 * scale, y, x + 14 * scale, y + 16 * scale) for x, y in marks),
+        ],
         (frame.x0, frame.y0, frame.x1, frame.y1),
         gap=7 * scale,
         lines=[tuple(ax.transData.transform((line[:2], line[2:])).ravel()) for line in lines],
@@ -232,45 +237,3 @@ def _name_members(ax: Axes, front: Front, theme: Theme, lines: list[tuple[float,
         if np.hypot(end[0] - x, end[1] - y) > 14 * scale:
             leader = to_axes(((x, y), end))
             ax.plot(*leader.T, transform=ax.transAxes, color=theme.quiet, linewidth=0.6, zorder=3.5, in_layout=False)
-
-
-def speedup_grid(table: pd.DataFrame, target: str) -> pd.DataFrame:
-    """Speed-ups over the uncompressed form on one target, smallest input: a row per model, a column per recipe."""
-    cells = table[(table["target"] == target) & table["speedup"].notna()]
-    if cells.empty:
-        return pd.DataFrame()
-    area = cells["height"] * cells["width"]
-    cells = cells[area == area.min()]
-    grid: pd.DataFrame = cells.pivot_table(index="model", columns="recipe", values="speedup", sort=False)
-    return grid.reindex(columns=sorted(grid.columns, key=_recipe_rank))
-
-
-def draw_speedups(table: pd.DataFrame, target: str, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
-    """A heat map of :func:`speedup_grid`: orange where the compressed form is slower, blue where it is faster."""
-    import matplotlib as mpl
-    import seaborn as sns
-
-    grid = speedup_grid(table, target)
-    with mpl.rc_context(themes.rc(theme)):
-        ax = ax or themes.new_axes(4.6, 3.2)
-        ax.set_title(f"Speed-up on {target}")
-        if grid.empty:
-            ax.set_axis_off()
-            ax.text(0.5, 0.5, "nothing to compare yet", ha="center", va="center", transform=ax.transAxes)
-            return ax
-        sns.heatmap(
-            np.log2(grid),
-            ax=ax,
-            annot=grid,
-            fmt=".2f",
-            vmin=-1,
-            vmax=1,
-            cmap=sns.diverging_palette(30, 245, s=80, l=60, center=theme.name, as_cmap=True),
-            cbar=False,
-            linewidths=1,
-            linecolor=theme.paper,
-        )
-        ax.set(xlabel="", ylabel="")
-        ax.tick_params(axis="x", rotation=0)
-        ax.tick_params(axis="y", rotation=0)
-    return ax

@@ -7,12 +7,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from depthbench.reports.load import COLUMNS, TEXT, Run, load_run
-from depthbench.reports.pareto import fronts
+from depthbench.reports.ablation import ablations
+from depthbench.reports.ablation import csv as ablation_csv
+from depthbench.reports.columns import COLUMNS, TEXT
+from depthbench.reports.load import Run, load_run
+from depthbench.reports.pareto import COSTS, fronts, judged
+from depthbench.reports.tables import latex, markdown
 from depthbench.suites.results import write_atomic
+
+if TYPE_CHECKING:
+    from depthbench.reports.page import Pictures
+    from depthbench.reports.pictures import Panel
+    from depthbench.reports.strips import Difference
 
 Progress = Callable[[str], None]
 
@@ -23,7 +33,7 @@ def build_report(
     """Write the report of the run folder ``run`` and return the path of ``report.html``.
 
     ``out`` is the folder to write to (default: ``run/report``); ``progress`` is told each stage as one line;
-    ``notebook`` also executes the overview notebook, which takes longer than all the rest. Every file is written
+    ``notebook`` also executes the notebooks, which take longer than all the rest. Every file is written
     atomically. A run that is empty, unfinished or failed has a report too. ``ValueError`` when ``run`` holds no run.
     """
     tell = progress or _silent
@@ -32,11 +42,14 @@ def build_report(
     tell("reading the records")
     loaded = load_run(run)
     write_tables(loaded.cells, out)
+    if table := ablation_csv(loaded):
+        write_atomic(out / "ablation.csv", table.encode())
     with ThreadPoolExecutor(1) as beside:
-        execution = beside.submit(_write_notebook, run, out) if notebook else None
-        page = _write_page(loaded, out, tell, notebook=notebook)
+        names = _notebooks(loaded) if notebook else []
+        execution = beside.submit(_write_notebooks, run, out, names) if names else None
+        page = _write_page(loaded, out, tell, names)
         if execution is not None:
-            tell("executing the notebook")
+            tell("executing the notebooks")
             execution.result()
     return page
 
@@ -46,46 +59,101 @@ def _silent(line: str) -> None:
 
 
 def write_tables(cells: pd.DataFrame, out: Path) -> None:
-    """Write the tidy table as ``cells.csv`` and ``cells.parquet``; an absent value is an empty field."""
+    """Write the tidy table as ``cells.csv`` and ``cells.parquet`` (an absent value is empty), ``cells.md``, ``cells.tex``."""
     write_atomic(out / "cells.csv", cells.to_csv(index=False, lineterminator="\n").encode())
     buffer = io.BytesIO()
     texts = [name for name, (kind, _, _) in COLUMNS.items() if kind == TEXT]
     cells.astype(dict.fromkeys(texts, "string")).to_parquet(buffer, index=False, engine="pyarrow")
     write_atomic(out / "cells.parquet", buffer.getvalue())
+    write_atomic(out / "cells.md", markdown(cells).encode())
+    write_atomic(out / "cells.tex", latex(cells).encode())
 
 
-def _write_notebook(run: Path, out: Path) -> None:
+def _notebooks(loaded: Run) -> list[str]:
+    """The notebooks that have something to say about a run."""
+    names = ["overview"]
+    if len(loaded.cells):
+        names.append("boards")
+    if loaded.cells["parent_recipe"].ne("").any():
+        names.append("compression")
+    return [*names, *(["ablation"] if ablations(loaded) else [])]
+
+
+def _write_notebooks(run: Path, out: Path, names: list[str]) -> None:
     from jupyter_core.utils import ensure_event_loop
 
     from depthbench.reports.notebook import write_notebook
 
     with closing(ensure_event_loop()):  # Jupyter makes one for this thread and would leave it open
-        write_notebook(run, out)
+        for name in names:
+            write_notebook(run, out, name)
 
 
-def _write_page(loaded: Run, out: Path, tell: Progress, *, notebook: bool) -> Path:
-    from depthbench.reports import pictures, plots
-    from depthbench.reports.page import Figure, Figures, render_page
-    from depthbench.reports.theme import DARK, LIGHT, png
+def _write_page(loaded: Run, out: Path, tell: Progress, notebooks: list[str]) -> Path:
+    from depthbench.reports import pictures, plots, strips
+    from depthbench.reports.page import Figures, render_page
+    from depthbench.reports.theme import png, svg
 
     names = list(loaded.cells["family"])
-    drawn = {}
-    for front in fronts(loaded.cells):
-        tell(f"drawing the front of {front.slug}")
-        light, dark = (png(plots.draw_front(front, theme=theme, families=names)) for theme in (LIGHT, DARK))
-        alt = f"RMSE against {front.latency_kind} latency on {front.target}: {len(front.members)} cells on the front"
-        drawn[front.slug] = Figure(light, dark, alt)
-        write_atomic(out / f"pareto_{front.slug}.png", light)
+    drawn: dict[str, list[tuple[str, str]]] = {}
+    places = {(f.target, f.dataset, f.protocol, f.latency_kind): f.slug for f in fronts(loaded.cells)}
+    for cost, (name, _) in COSTS.items():
+        for front in fronts(loaded.cells, cost):
+            place = places.get((front.target, front.dataset, front.protocol, front.latency_kind))
+            if place is None:
+                continue
+            tell(f"drawing the front of {front.slug}")
+            assert loaded.draws is not None
+            ax = plots.draw_front(judged(front, loaded.draws), families=names)
+            if cost == "latency_ms":
+                write_atomic(out / f"pareto_{front.slug}.png", png(ax))
+            label = (
+                f"RMSE against {name} on {front.target}: {len(front.members)} of {len(front.cells)} cells on the front"
+            )
+            drawn.setdefault(place, []).append((name, svg(ax, front.slug, label)))
     panel = pictures.panel(loaded)
     shown = None
     if panel is not None:
         tell("drawing the pictures")
-        light, dark = (png(pictures.draw_panel(panel, theme=theme)[0, 0], dpi=110) for theme in (LIGHT, DARK))
-        shown = Figure(light, dark, "input, ground truth, prediction and error of every model on the same images")
-        write_atomic(out / "pictures.png", light)
+        write_atomic(out / "pictures.png", png(pictures.draw_panel(panel)[0, 0], dpi=110))
+        changed = strips.differences(loaded)
+        figure = strips.draw_differences(changed)
+        if figure is not None:
+            write_atomic(out / "int8_differences.png", png(figure, dpi=110))
+        shown = _pictures(loaded, panel, changed)
     tell("writing the page")
-    figures = Figures(drawn, shown, panel.left_out if panel else ())
-    files = ["cells.csv", "cells.parquet", *(["overview.html", "overview.ipynb"] if notebook else [])]
+    figures = Figures({place: tuple(figures) for place, figures in drawn.items()}, shown)
+    files = ["cells.csv", "cells.parquet", "cells.md", "cells.tex", *(["ablation.csv"] if ablations(loaded) else [])]
+    files += [f"{name}.{kind}" for name in notebooks for kind in ("html", "ipynb")]
     page = out / "report.html"
     write_atomic(page, render_page(loaded, figures, files).encode())
     return page
+
+
+def _pictures(loaded: Run, panel: Panel, changed: list[Difference]) -> Pictures:
+    from depthbench.reports import damage, strips
+    from depthbench.reports.page import ModelPictures, Pictures
+
+    models = tuple(
+        ModelPictures(
+            model=model,
+            note=note,
+            strip=strips.model_strip(panel, model),
+            differences=tuple(
+                (each.name, each.parent, each.rms_m, strips.difference_strip(each))
+                for each in changed
+                if each.model == model
+            ),
+        )
+        for model, note in panel.notes.items()
+    )
+    return Pictures(
+        header=strips.header_strip(panel),
+        models=models,
+        images=len(panel.rgb),
+        hardest=panel.hardest,
+        limits=panel.limits,
+        left_out=panel.left_out,
+        scales={name: strips.scale(name) for name in ("magma_r", "PuOr")},
+        worst=damage.hardest_images(loaded),
+    )

@@ -50,7 +50,7 @@ def _rank(uniform: NDArray[np.float64], n: int) -> NDArray[np.intp]:
 
 
 @lru_cache(maxsize=8)
-def _weights(n: int) -> NDArray[np.float32]:
+def resample_weights(n: int) -> NDArray[np.float32]:
     """How often each of n values is drawn in each resample, over n: (RESAMPLES, n)."""
     rng = np.random.default_rng(0)
     return (rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n).astype(np.float32)
@@ -61,7 +61,7 @@ def mean_interval(values: ArrayLike) -> tuple[float, float]:
     array = np.asarray(values, dtype=np.float64)
     if len(array) < MIN_FOR_INTERVAL:
         return float("nan"), float("nan")
-    return interval(_weights(len(array)) @ array)
+    return interval(resample_weights(len(array)) @ array)
 
 
 def median_interval(samples: ArrayLike) -> tuple[float, float]:
@@ -84,3 +84,18 @@ def percentile(samples: ArrayLike, q: int) -> float:
     """The q-th percentile (q in ``PERCENTILE_NEEDS``), or nan where the samples are too few to support it."""
     array = np.asarray(samples, dtype=np.float64)
     return float(np.percentile(array, q)) if len(array) >= PERCENTILE_NEEDS[q] else float("nan")
+
+
+def paired_difference(ours: ArrayLike, theirs: ArrayLike) -> tuple[float, tuple[float, float], int]:
+    """Mean of ``ours`` - ``theirs`` (n,), its bootstrap interval over the pairs, and the number of pairs.
+
+    Value i of both belongs to the same image; pairs in which one is nan are left out. Resampling pairs, not each side alone,
+    keeps what makes an image hard for everyone out of the interval. The interval is (nan, nan) below
+    ``MIN_FOR_INTERVAL`` pairs, the mean is nan without any. ``ValueError`` when the lengths differ.
+    """
+    first, second = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"{len(first)} values against {len(second)}: pairs need as many of each")
+    difference = (first - second)[~np.isnan(first - second)]
+    mean = float(difference.mean()) if len(difference) else float("nan")
+    return mean, mean_interval(difference), len(difference)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,15 @@ DARK = Theme(
     ("#56b4e9", "#f28e4b", "#37c9a1", "#e29cc4", "#e0c341", "#b9c2ca"),
 )
 
+PAGE_COLOURS = {
+    LIGHT.paper: "var(--card)",
+    LIGHT.ink: "var(--ink)",
+    LIGHT.quiet: "var(--quiet)",
+    LIGHT.grid: "var(--line)",
+    **{colour: f"var(--f{slot})" for slot, colour in enumerate(LIGHT.families)},
+}
+"""The page's variable for each colour of the light theme."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P")
 FAMILY_NAMES = {"tst": "TST", "fastdepth": "FastDepth", "mobilevit": "MobileViT"}
 FILLS = {
@@ -52,6 +62,12 @@ FILLS = {
     "prune30-int8": "bottom",
 }
 """How the mark of a recipe is filled; an unknown recipe has its top half filled."""
+
+
+def recipe_rank(recipe: str) -> tuple[int, str]:
+    """The order of recipes in legends and tables: the known ones first."""
+    known = list(FILLS)
+    return (known.index(recipe) if recipe in known else len(known), recipe)
 
 
 def family_name(family: str) -> str:
@@ -138,3 +154,31 @@ def png(axes: Axes, *, dpi: int = 160) -> bytes:
     buffer = io.BytesIO()
     figure_of(axes).savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def svg(axes: Axes, name: str, label: str) -> str:
+    """The figure that ``axes`` are part of as an ``<svg>`` element for a page that defines the colours of a theme.
+
+    Drawn in ``LIGHT``; every colour of that theme becomes the page's variable, so that one drawing serves light and dark. Text
+    stays text. ``name`` makes the ids inside it different from those of other figures on the page; ``label`` says in words what
+    it shows. What was drawn with ``gid="at-ID"`` has the class ``pt`` and the attribute ``data-cell="ID"``.
+    """
+    import io
+    from html import escape
+
+    import matplotlib as mpl
+
+    for label_text in axes.texts:
+        label_text.set_path_effects([])  # the page's style draws the outline
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure_of(axes).savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    text = buffer.getvalue()
+    text = text[text.index("<svg ") :].replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans', sans-serif")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'id="([a-zA-Z]+_\d+)"', "", text)
+    text = re.sub(r'id="at-([^"]*)"', r'class="pt" data-cell="\1"', text).replace('id="published"', 'class="published"')
+    text = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="group" aria-label="{escape(label)}">', text)
+    return re.sub("#[0-9a-f]{6}", lambda match: PAGE_COLOURS.get(match[0], match[0]), text)

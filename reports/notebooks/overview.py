@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 
-from depthbench.reports import pareto, pictures, plots, theme
+from depthbench.reports import effects, pareto, pictures, plots, theme
 from depthbench.reports.load import COLUMNS, load_run
 from depthbench.reports.summary import summary_rows
 
@@ -81,7 +81,7 @@ for front in fronts:
 # %%
 for target in cells.loc[cells["speedup"].notna(), "target"].unique():
     figure, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    plots.draw_speedups(cells, target, ax)
+    effects.draw_speedups(cells, target, ax)
     plt.show()
 
 # %%

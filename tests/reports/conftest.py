@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from depthbench.reports.load import Run, load_run
-from depthbench.suites.results import Latency, Record, RunFolder, write_atomic, write_json
+from depthbench.suites.results import Latency, Lineage, Record, RunFolder, write_atomic, write_json
 
 # model: (family, params_m, gmacs at 224×224, rmse_m, ms of fp32 on the CPU)
 MODELS = {
@@ -112,7 +112,16 @@ def board_latency(latency: float) -> Latency:
         interval_ms=(latency * 0.7, latency * 1.3),
         interval_note="spread of published latencies around the model",
         bound="memory",
+        details={"share_by_class": {"pointwise": 0.6, "depthwise": 0.3, "resize": 0.1}},
     )
+
+
+def lineage(model: str, recipe: str, size: tuple[int, int], precision: str) -> list[Lineage]:
+    """The chain of a file: weights, what pruning made of them, ONNX, INT8 or FP16."""
+    chain = [Lineage("weights", f"{model}-weights")]
+    chain += [Lineage("compressed", f"{model}-pruned")] if recipe.startswith("prune30") else []
+    chain.append(Lineage("onnx", f"{model}-{recipe[:7]}-{size[0]}-onnx"))
+    return chain + ([Lineage(precision, f"{model}-{recipe}-{size[0]}-{precision}")] if precision != "fp32" else [])
 
 
 def synthetic_records(sizes: tuple[tuple[int, int], ...] = ((224, 224), (480, 640))) -> list[tuple[Record, float]]:
@@ -164,6 +173,7 @@ def synthetic_records(sizes: tuple[tuple[int, int], ...] = ((224, 224), (480, 64
                                 "quantized_nodes": 45 if "int8" in precision else 0,
                                 "peak_activation_mb": 3.2 * area,
                             },
+                            lineage=lineage(model, recipe, size, precision),
                             latency=cpu_latency(latency, seed) if target == "cpu" else board_latency(latency),
                             evaluation=f"{model}-{recipe}-{size[0]}-{precision}",
                         )
@@ -196,8 +206,8 @@ def write_run(root: Path, edit: Edit = lambda record: record, sizes: Any = ((224
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Write a run of one's own into a temporary folder: ``make_run(edit, sizes=...)``."""
-    return lambda edit=lambda record: record, **options: write_run(tmp_path / "run", edit, **options)
+    """Write a run of one's own into a temporary folder: ``make_run(edit, name="run", sizes=...)``."""
+    return lambda edit=lambda record: record, name="run", **options: write_run(tmp_path / name, edit, **options)
 
 
 @pytest.fixture(scope="session")

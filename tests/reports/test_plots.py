@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from depthbench.reports import pictures, plots, theme
+from depthbench.reports import effects, pictures, plots, theme
 from depthbench.reports.load import Run
 from depthbench.reports.pareto import fronts
 
@@ -18,8 +18,13 @@ def test_front_says_measured_or_predicted_and_names_its_members(run: Run) -> Non
         assert ax.get_xlabel() == f"{kind} latency [ms], batch 1"
         assert ax.get_ylabel() == "RMSE [m] on rooms (native)"
         written = {text.get_text() for text in ax.texts}
-        assert written <= {f"{row.model} {row.recipe}" for row in front.members.itertuples()}
-        assert len(written) >= 0.9 * len(front.members)
+        names = {
+            f"{row.model} {row.recipe}" + (f" ({row.front_probability:.0%})" if row.ambiguous else "")
+            for row in front.members.itertuples()
+        }
+        published = {"jetson-nano": 3}.get(front.target, 0)  # two stars and what they are
+        assert len(written - names) == published
+        assert len(written & names) >= 0.9 * len(front.members)
 
 
 @pytest.mark.parametrize("look", [theme.LIGHT, theme.DARK], ids=lambda look: look.name)
@@ -45,13 +50,13 @@ def test_families_differ_in_colour_and_mark_the_same_in_every_figure(run: Run) -
 
 
 def test_speedup_grid(run: Run) -> None:
-    grid = plots.speedup_grid(run.cells, "cpu")
+    grid = effects.speedup_grid(run.cells, "cpu")
     assert list(grid.columns) == ["int8", "prune30", "prune30-int8"]
     assert grid.loc["tst-b", "int8"] == pytest.approx(1 / 0.75)
     assert grid.loc["mobilevit-xxs", "int8"] == pytest.approx(0.8)
     assert np.isnan(grid.loc["fastdepth", "prune30-int8"])
-    assert plots.speedup_grid(run.cells, "jetson").empty
-    ax = plots.draw_speedups(run.cells, "cpu")
+    assert effects.speedup_grid(run.cells, "jetson").empty
+    ax = effects.draw_speedups(run.cells, "cpu")
     assert {text.get_text() for text in ax.texts} >= {"1.33", "0.80"}
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -54,8 +55,8 @@ def check(page: Path) -> Page:
     text = page.read_text(encoding="utf-8")
     parsed = Page(text)
     assert parsed.open == []
-    assert all(source.startswith("data:image/png;base64,") for source in parsed.fetched)
-    assert "url(" not in text
+    assert all(source.startswith("data:image/jpeg;base64,") for source in parsed.fetched)
+    assert not re.search(r"url\((?!#)", text)
     assert "@import" not in text
     for link in parsed.links:
         assert link[1:] in parsed.ids if link.startswith("#") else (page.parent / link).is_file(), link
@@ -70,14 +71,23 @@ def test_whole_report(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Non
     out = root / "report"
     assert page == out / "report.html"
     fronts = {f"pareto_{target}.png" for target in TARGETS}
-    others = {"report.html", "cells.csv", "cells.parquet", "pictures.png", "overview.ipynb", "overview.html"}
+    others = {
+        "report.html",
+        "cells.csv",
+        "cells.parquet",
+        "cells.md",
+        "cells.tex",
+        "pictures.png",
+        "int8_differences.png",
+    }
+    others |= {f"{name}.{kind}" for name in ("overview", "boards", "compression") for kind in ("ipynb", "html")}
     assert {path.name for path in out.iterdir()} == fronts | others
     assert stages[0] == "reading the records"
-    assert "executing the notebook" in stages
+    assert "executing the notebooks" in stages
 
     parsed = check(page)
     assert len(parsed.cells) == len(load_run(root).records)
-    assert len(parsed.fetched) == 2 * (len(TARGETS) + 1)
+    assert len(parsed.fetched) == 1 + 6 + 11 + 2  # header, networks, what INT8 changed, scales
     text = page.read_text(encoding="utf-8")
     assert "jetson-nano has no fast INT8" in text
     assert "RuntimeError: could not load &lt;model.onnx&gt;" in text
@@ -89,6 +99,12 @@ def test_whole_report(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Non
     figures = sum("image/png" in o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", []))
     assert figures == 2 * len(TARGETS) + 1
     assert str(root) not in (out / "overview.ipynb").read_text(encoding="utf-8")
+    cells = pd.read_csv(out / "cells.csv")
+    for name, columns in (("boards", ["latency_ms"]), ("compression", ["speedup", "rmse_change_m"])):
+        printed = re.findall(r"-?\d+\.\d+(?:e-?\d+)?", (out / f"{name}.ipynb").read_text(encoding="utf-8"))
+        numbers = np.array(printed, dtype=float)
+        for value in cells[columns].melt()["value"].dropna():
+            assert np.abs(numbers - value).min() < 2e-6, (name, value)
     shown = (out / "overview.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href|from)\s*=?\s*["']https?:""", shown)
 
@@ -190,8 +206,6 @@ def test_a_run_without_pictures(make_run: MakeRun) -> None:
 
 
 def test_a_model_whose_pictures_are_of_other_images_is_named(make_run: MakeRun) -> None:
-    import numpy as np
-
     models = ("tst-t", "fastdepth", "mobilevit-xxs")
     root = make_run(lambda r: r if r.model in models and r.recipe == "fp32" and r.target == "cpu" else None)
     path = RunFolder(root).samples_path("fastdepth-fp32-224-fp32")

@@ -52,3 +52,31 @@ def test_median_ratio_interval_covers_the_ratio() -> None:
 def test_percentiles_need_their_samples(q: int, needed: int) -> None:
     assert np.isnan(stats.percentile(np.arange(needed - 1), q))
     assert stats.percentile(np.arange(needed), q) == pytest.approx(q / 100 * (needed - 1))
+
+
+def test_paired_difference_keeps_what_is_hard_for_both_out_of_the_interval() -> None:
+    rng = np.random.default_rng(4)
+    hard = rng.lognormal(0, 1, 200)
+    ours, theirs = hard + 0.05 + rng.normal(0, 0.02, 200), hard
+    mean, (low, high), n = stats.paired_difference(ours, theirs)
+    assert (mean, n) == (pytest.approx((ours - theirs).mean()), 200)
+    assert low < 0.05 < high
+    assert high - low == pytest.approx(2 * 1.96 * (ours - theirs).std() / np.sqrt(200), rel=0.15)
+    assert stats.paired_difference(theirs, ours)[1] == pytest.approx((-high, -low))
+
+
+def test_paired_difference_leaves_out_pairs_that_lack_a_value() -> None:
+    ours, theirs = np.arange(12.0), np.zeros(12)
+    ours[0], theirs[1] = np.nan, np.nan
+    mean, interval, n = stats.paired_difference(ours, theirs)
+    assert (mean, n) == (np.arange(2, 12).mean(), 10)
+    assert interval[0] < mean < interval[1]
+    mean, interval, n = stats.paired_difference(ours[:4], theirs[:4])
+    assert (mean, n) == (2.5, 2)
+    assert np.isnan(interval).all()
+    assert np.isnan(stats.paired_difference([np.nan], [1.0])[0])
+
+
+def test_pairs_need_as_many_of_each() -> None:
+    with pytest.raises(ValueError, match=r"^3 values against 2: pairs need as many of each$"):
+        stats.paired_difference([1, 2, 3], [1, 2])

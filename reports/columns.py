@@ -1,0 +1,96 @@
+"""The columns of the tidy table, with their units: ``cells.csv`` and ``cells.parquet`` have exactly these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+METRICS = ("rmse_m", "abs_rel", "sq_rel", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3")
+PLACES = {
+    "rmse_m_0_1m": "up to 1 m",
+    "rmse_m_1_3m": "1 to 3 m",
+    "rmse_m_over_3m": "over 3 m",
+    "rmse_m_edge": "at depth edges",
+}
+"""Where in a picture the error lies: column and words."""
+
+TEXT, INTEGER, NUMBER, FLAG = "text", "integer", "number", "flag"
+
+COLUMNS: Mapping[str, tuple[str, str, str]] = {
+    # name: (kind, unit, meaning)
+    "id": (TEXT, "", "content hash of the cell"),
+    "status": (TEXT, "", "ok, skipped or failed"),
+    "reason": (TEXT, "", "why the cell was skipped or how it failed"),
+    "model": (TEXT, "", "network"),
+    "family": (TEXT, "", "kind of network"),
+    "recipe": (TEXT, "", "how it was compressed"),
+    "height": (INTEGER, "px", "height of the network's input"),
+    "width": (INTEGER, "px", "width of the network's input"),
+    "target": (TEXT, "", "device"),
+    "target_kind": (TEXT, "", "kind of device"),
+    "dataset": (TEXT, "", "images that the accuracy is of"),
+    "protocol": (TEXT, "", "how predictions are compared with the ground truth"),
+    "precision": (TEXT, "", "number format of the deployed file"),
+    "latency_kind": (TEXT, "", "measured (wall time on the device) or predicted (by a model of the device)"),
+    "latency_ms": (NUMBER, "ms", "one inference, batch 1: median of the samples, or the prediction"),
+    "latency_lo_ms": (NUMBER, "ms", "lower end: bootstrap 95 % interval of the median, or the prediction's interval"),
+    "latency_hi_ms": (NUMBER, "ms", "upper end of the same interval"),
+    "iqr_ms": (NUMBER, "ms", "interquartile range of the samples"),
+    "p90_ms": (NUMBER, "ms", "90th percentile, given from 64 samples"),
+    "p99_ms": (NUMBER, "ms", "99th percentile, given from 662 samples"),
+    "n_latency": (INTEGER, "", "timed inferences, warm-up apart; 0 for a prediction"),
+    "threads": (INTEGER, "", "threads that the measurement was given; 0 where not said"),
+    "bound": (TEXT, "", "what limits the latency, where known"),
+    "fps": (NUMBER, "1/s", "1000 / latency_ms"),
+    "n_images": (INTEGER, "", "images that the accuracy is of"),
+    "rmse_m": (NUMBER, "m", "root mean square error per image, averaged over images"),
+    "rmse_lo_m": (NUMBER, "m", "lower end: bootstrap 95 % interval over images"),
+    "rmse_hi_m": (NUMBER, "m", "upper end of the same interval"),
+    "abs_rel": (NUMBER, "", "|error| / depth"),
+    "sq_rel": (NUMBER, "m", "error² / depth"),
+    "rmse_log": (NUMBER, "", "root mean square error of the natural logarithm"),
+    "log10": (NUMBER, "", "|error| of the decimal logarithm"),
+    "silog": (NUMBER, "", "100 × standard deviation of the error of the natural logarithm"),
+    "delta1": (NUMBER, "", "share of pixels within a factor 1.25"),
+    "delta2": (NUMBER, "", "share of pixels within a factor 1.25²"),
+    "delta3": (NUMBER, "", "share of pixels within a factor 1.25³"),
+    "rmse_m_0_1m": (NUMBER, "m", "rmse_m over pixels up to 1 m away"),
+    "rmse_m_1_3m": (NUMBER, "m", "rmse_m over pixels from 1 to 3 m away"),
+    "rmse_m_over_3m": (NUMBER, "m", "rmse_m over pixels more than 3 m away"),
+    "rmse_m_edge": (NUMBER, "m", "rmse_m over pixels near a depth edge"),
+    "obstacles_too_far": (NUMBER, "", "share of pixels within 3 m that are seen more than 25 % too far"),
+    "params_m": (NUMBER, "1e6", "parameters, shared ones counted once"),
+    "params_applied_m": (NUMBER, "1e6", "parameters, shared ones counted at each use"),
+    "gmacs": (
+        NUMBER,
+        "1e9",
+        "multiply-accumulates (1 MAC = 2 FLOPs) by the first of the next three counters",
+    ),
+    "gmacs_onnx": (NUMBER, "1e9", "multiply-accumulates counted on the ONNX graph"),
+    "gmacs_fvcore": (NUMBER, "1e9", "multiply-accumulates counted by fvcore"),
+    "gmacs_ptflops": (NUMBER, "1e9", "multiply-accumulates counted by ptflops"),
+    "gmacs_spread": (NUMBER, "", "(largest - smallest) / largest of the three counts"),
+    "gmacs_verdict": (TEXT, "", "whether the counters agree within 1 %, or the operators that explain it are named"),
+    "size_mb": (NUMBER, "MB", "size of the deployed file"),
+    "n_nodes": (INTEGER, "", "operators in the deployed graph"),
+    "n_quantized_nodes": (INTEGER, "", "of these, quantized"),
+    "peak_activation_mb": (NUMBER, "MB", "largest sum of live activations, by the graph's schedule"),
+    "peak_mem_mb": (NUMBER, "MB", "peak memory of the process that ran it, measured"),
+    "energy_mj": (NUMBER, "mJ", "energy of one inference, measured"),
+    "power_w": (NUMBER, "W", "mean power while it ran, measured"),
+    "made_from": (TEXT, "", "id of the cell whose file this one was made from by one step, same target and input size"),
+    "parent_recipe": (TEXT, "", "uncompressed form that the next columns compare with, same target and input size"),
+    "speedup": (NUMBER, "×", "latency of the parent / latency of this cell; below 1 is slower"),
+    "speedup_lo": (NUMBER, "×", "lower end: bootstrap 95 % interval, measured cells only"),
+    "speedup_hi": (NUMBER, "×", "upper end of the same interval"),
+    "rmse_change_m": (NUMBER, "m", "rmse_m minus the parent's on the same images; above 0 is worse"),
+    "rmse_change_lo_m": (NUMBER, "m", "lower end: bootstrap 95 % interval, paired per image"),
+    "rmse_change_hi_m": (NUMBER, "m", "upper end of the same interval"),
+    "on_front": (FLAG, "", "no other cell of the same target and data is both faster and more accurate"),
+    "front_probability": (
+        NUMBER,
+        "",
+        "share of bootstrap draws (images, timing samples, predictions' intervals) in which it is on the front",
+    ),
+    "ambiguous": (FLAG, "", "that probability is neither below 10 % nor above 90 %"),
+    "flags": (TEXT, "", "remarks, separated by '; '"),
+}
