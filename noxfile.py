@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nox
@@ -69,7 +70,34 @@ def desktop_suite(session: nox.Session) -> None:
 
 
 @nox.session
+def ablation_suite(session: nox.Session) -> None:
+    """Train TST without each of its parts in turn and report what each is worth."""
+    run_suite(session, "ablation")
+
+
+@nox.session
 def report(session: nox.Session) -> None:
     """Write the report of a run again: nox -s report -- runs/jetson."""
     install(session)
     session.run("depthbench", "report", *(session.posargs or ["runs/jetson"]))
+
+
+@nox.session
+def benchmark(session: nox.Session) -> None:
+    """Time the hot paths into runs/benchmarks; depthbench gate --pytest-benchmark A.json B.json compares two files."""
+    install(session, *group("test"))
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    out = Path("runs") / "benchmarks" / f"{stamp}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    options = ("--benchmark-enable", "--benchmark-save-data", f"--benchmark-json={out}")
+    session.run("pytest", "tests/benchmarks", *options, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def efficiency(session: nox.Session) -> None:
+    """Gate this working tree against origin/main, or another revision: nox -s efficiency -- --base REV."""
+    install(session)
+    base = () if "--base" in session.posargs else ("--base", "origin/main")
+    past = ("--history", "runs/gates") if Path("runs/gates").is_dir() else ()
+    options = ("--head", ".", "--out", "runs/efficiency", *past, *session.posargs)
+    session.run("depthbench", "gate", *base, *options, env={"OMP_NUM_THREADS": "1"})
