@@ -76,10 +76,18 @@ LIGHT = (
     "suites.results",
     "suites.cli.app",
     "suites.data",
+    "suites.training_config",
+    "suites.variants",
     "suites.targets.predicted",
     "compression.recipes",
     "reports.load",
     "reports.report",
+    "reports.ablation",
+    "reports.compare",
+    "reports.decide",
+    "reports.gate",
+    "reports.history",
+    "suites.gating.sources",
 )
 
 

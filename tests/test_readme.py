@@ -47,8 +47,9 @@ def test_every_command_is_named() -> None:
         assert f"depthbench {name}" in README
 
 
-def test_the_suite_of_the_readme_is_valid(tmp_path: Path) -> None:
-    [yaml] = [block for kind, block in BLOCKS if kind == "yaml"]
-    plain = yaml.replace(", my_net.onnx, my_package.nets:small", "")
-    assert plain != yaml
+def test_the_suites_of_the_readme_are_valid(tmp_path: Path) -> None:
+    mine, parts = (block for kind, block in BLOCKS if kind == "yaml")
+    plain = mine.replace(", my_net.onnx, my_package.nets:small", "")
+    assert plain != mine
     assert parse_suite(plain, "README.md", tmp_path).name == "mine"
+    assert parse_suite(parts, "README.md", tmp_path).name == "parts"

@@ -79,14 +79,14 @@ def pool_to_grid(x: Tensor, grid: int) -> Tensor:
     height, width = static_size(x)
     x = x @ constant(pooling_matrix(width, grid), x)  # (B, C, H, grid)
     rows = along_rows(pooling_matrix(height, grid), grid)
-    return (x.flatten(2) @ constant(rows, x)).unflatten(2, (grid, grid))  # (B, C, grid, grid)
+    return torch.unflatten(x.flatten(2) @ constant(rows, x), 2, (grid, grid))  # (B, C, grid, grid)
 
 
 def grid_to_size(x: Tensor, height: int, width: int) -> Tensor:
     """(B, C, g, g) → (B, C, height, width): bilinear upsampling as two products with fixed matrices."""
     grid_height, grid_width = static_size(x)
     rows = along_rows(upsampling_matrix(grid_height, height), grid_width)
-    x = (x.flatten(2) @ constant(rows, x)).unflatten(2, (height, grid_width))  # (B, C, height, g)
+    x = torch.unflatten(x.flatten(2) @ constant(rows, x), 2, (height, grid_width))  # (B, C, height, g)
     return x @ constant(upsampling_matrix(grid_width, width), x)  # (B, C, height, width)
 
 
