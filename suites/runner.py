@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from depthbench.suites.environment import environment, now
 from depthbench.suites.execution import Progress, pool, run_tasks
 from depthbench.suites.plan import Data, Job, library_versions, make_plan
-from depthbench.suites.results import SCHEMA_VERSION, Latency, Record, RunFolder, write_atomic, write_json
+from depthbench.suites.results import SCHEMA_VERSION, Record, RunFolder, write_atomic, write_json
 from depthbench.suites.schema import Suite
 from depthbench.suites.shared_evaluation import evaluations, share
 from depthbench.suites.stages import (
@@ -30,8 +30,10 @@ from depthbench.suites.stages import (
     DataSource,
     StoredEvaluation,
     artefact,
+    network,
 )
-from depthbench.suites.targets.desktop_cpu import PROFILES, latency, measure, measuring_environment, thread_count
+from depthbench.suites.targets.board_results import Outcome as Timing
+from depthbench.suites.targets.measuring import Work, measure_group
 from depthbench.suites.trained import trained
 
 if TYPE_CHECKING:
@@ -94,8 +96,8 @@ def run(request: Request, progress: Progress) -> Outcome:
     for stored in accuracies.values():
         write_atomic(folder.evaluation_path(stored.digest), stored.metrics.read_bytes())
         write_atomic(folder.samples_path(stored.digest), stored.samples.read_bytes())
-    for job, made, timing, where in _latencies(ready, progress):
-        record = _complete(job, made, accuracies[made.key], timing, where)
+    for job, made, timing in _latencies(ready, source, progress):
+        record = _complete(job, made, accuracies[made.key], timing)
         folder.write_record(record)
         fresh[job.id] = record
     records = [done.get(job.id) or fresh[job.id] for job in jobs]
@@ -233,29 +235,31 @@ def _evaluations(
 
 
 def _latencies(
-    ready: Sequence[tuple[Job, Artefact]], progress: Progress
-) -> Iterator[tuple[Job, Artefact, Latency, dict[str, Any]]]:
+    ready: Sequence[tuple[Job, Artefact]], source: DataSource, progress: Progress
+) -> Iterator[tuple[Job, Artefact, Timing]]:
     """The latency of every cell: predictions at once, measurements of one target interleaved with each other."""
     from depthbench.suites.targets.predicted import predict
 
     for job, made in ready:
         if job.target.how == "predicted":
             prediction = predict(made.path, job.target.name, "int8" if made.precision == "int8-trt" else made.precision)
-            yield job, made, prediction.latency(), {}
+            yield job, made, Timing(prediction.latency())
     measured = [(job, made) for job, made in ready if job.target.how == "measured"]
     for name in dict.fromkeys(job.target.name for job, _ in measured):
         group = [(job, made) for job, made in measured if job.target.name == name]
-        target = group[0][0].target
-        threads = thread_count(target.threads)
-        where = measuring_environment(threads)
-        timings = measure(
-            [made.path for _, made in group],
-            PROFILES[group[0][0].measure_profile],
-            threads=threads,
+        timings = measure_group(
+            group[0][0].target,
+            [_work(job, made, source) for job, made in group],
+            group[0][0].measure_profile,
             progress=partial(_tell, progress, f"latency on {name}"),
         )
         for (job, made), timing in zip(group, timings, strict=True):
-            yield job, made, latency(timing, threads), where
+            yield job, made, timing
+
+
+def _work(job: Job, made: Artefact, source: DataSource) -> Work:
+    build = None if job.model.kind == "onnx" else lambda: network(job.model, job.recipe, source)[0]
+    return Work(made.path, made.precision, made.size, build)
 
 
 def _tell(progress: Progress, stage: str, share: float) -> None:
@@ -280,13 +284,13 @@ def _record(job: Job, status: Any, reason: str | None = None) -> Record:
     )
 
 
-def _complete(job: Job, made: Artefact, stored: StoredEvaluation, timing: Latency, where: dict[str, Any]) -> Record:
+def _complete(job: Job, made: Artefact, stored: StoredEvaluation, timing: Timing) -> Record:
     return replace(
-        _record(job, "ok"),
+        _record(job, "ok" if timing.latency is not None else "failed", timing.reason),
         profile=made.profile,
-        latency=timing,
+        latency=timing.latency,
         evaluation=stored.digest,
         lineage=made.lineage,
         compression=made.reports,
-        environment=where,
+        environment=timing.environment,
     )

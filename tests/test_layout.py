@@ -120,7 +120,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shipped() -> list[str]:
     """Every file of the five folders that the wheel must hold, by its name in it."""
-    kinds = (".py", ".yaml", ".csv", ".json", ".safetensors", ".html", ".css", ".js", ".typed")
+    kinds = (".py", ".yaml", ".csv", ".json", ".safetensors", ".html", ".css", ".js", ".sh", ".typed")
     files = [
         path
         for folder in FOLDERS

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 
 import typer
 
-from depthbench.suites.cli import inspect, listing, running, training
+from depthbench.suites.cli import (
+    datasets,
+    deciding,
+    evaluation,
+    gating,
+    inspect,
+    listing,
+    measuring,
+    prediction,
+    running,
+    training,
+)
 from depthbench.suites.cli.output import err
 
 app = typer.Typer(
@@ -23,18 +34,26 @@ for function in (
     running.run,
     running.plan,
     running.report,
+    deciding.choose,
+    deciding.compare,
+    deciding.table,
+    gating.gate,
+    gating.history,
     training.train,
-    inspect.eval_,
+    evaluation.eval_,
     inspect.profile,
-    inspect.measure,
-    inspect.predict,
+    measuring.measure,
+    prediction.predict,
+    prediction.calibrate,
     listing.models,
-    listing.datasets,
     listing.recipes,
     listing.targets,
     listing.doctor,
 ):
     app.command(name=function.__name__.rstrip("_"))(function)
+app.add_typer(datasets.app)
+app.add_typer(measuring.boards)
+app.add_typer(measuring.bundle)
 
 
 def invoke(arguments: Sequence[str]) -> int:

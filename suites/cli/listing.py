@@ -1,4 +1,4 @@
-"""Commands that list what there is: models, datasets, recipes, targets, doctor."""
+"""Commands that list what there is: models, recipes, targets, doctor."""
 
 from __future__ import annotations
 
@@ -39,20 +39,6 @@ def models(json: Json = False) -> None:
     _show("Models (an .onnx file or package.module:function is also a MODEL)", "models", rows, json)
 
 
-def datasets(json: Json = False) -> None:
-    """List the data sets and whether they are found."""
-    from depthbench.suites.data import DATASETS, find_root
-
-    rows = []
-    for name, info in DATASETS.items():
-        try:
-            where = "rendered here" if name == "rooms" else str(find_root(name))
-        except ValueError as error:
-            where = str(error)
-        rows.append({"name": name, "summary": info.summary, "protocol": info.protocol, "found": where})
-    _show("Data sets", "datasets", rows, json)
-
-
 def recipes(json: Json = False) -> None:
     """List the recipes: what is done to a network, and the precision deployed per kind of target."""
     from depthbench.compression.recipes import RECIPES
@@ -90,6 +76,7 @@ def targets(json: Json = False) -> None:
 
 _OPTIONAL = {
     "tensorboard": "training curves in TensorBoard (pip install 'depthbench[tensorboard]')",
+    "openvino": "a second runtime on the CPU (pip install 'depthbench[openvino]')",
 }
 
 

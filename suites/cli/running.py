@@ -130,8 +130,8 @@ def plan(
     from depthbench.suites.runner import describe_data
 
     loaded, base = _load(suite, data)
-    description, _, _ = describe_data(loaded, data_root)
-    jobs = make_plan(loaded, description, base=base, only=tuple(only or ()))
+    description, source, _ = describe_data(loaded, data_root)
+    jobs = make_plan(loaded, description, base=base, only=tuple(only or ()), roots=source.roots)
     cells = [
         {
             "id": job.id,

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from depthbench.suites.gating.config import Timing
 from depthbench.suites.gating.environments import Interpreter
+from depthbench.suites.targets.watch import busy_s
 
 ARMS = ("base", "control", "head")
 
@@ -133,14 +133,14 @@ def _round(arms: dict[str, _Arm], order: random.Random, timing: Timing) -> Round
     row = order.sample(ARMS, len(ARMS))
     medians: dict[str, list[float]] = {name: [] for name in ARMS}
     shares, used = [], 0.0
-    busy, wall, own = _busy_s(), time.perf_counter(), time.process_time()
+    busy, wall, own = busy_s(), time.perf_counter(), time.process_time()
     for name in [*row, *reversed(row)]:
         block = arms[name].ask({"block": timing.block_s})
         medians[name].append(float(np.median(block["samples_ms"])))
         shares.append(block["cpu_s"] / block["wall_s"])
         used += block["cpu_s"]
     used += time.process_time() - own
-    foreign = max(0.0, (_busy_s() - busy - used) / (time.perf_counter() - wall))
+    foreign = max(0.0, (busy_s() - busy - used) / (time.perf_counter() - wall))
     share = min(shares)
     quiet = foreign <= max(FOREIGN_CORES, FOREIGN_SHARE * (os.cpu_count() or 1))
     return Round(
@@ -156,10 +156,3 @@ def _round(arms: dict[str, _Arm], order: random.Random, timing: Timing) -> Round
 def _pair(values: Sequence[float]) -> tuple[float, float]:
     first, second = values
     return first, second
-
-
-def _busy_s() -> float:
-    """Seconds that all processors together have been busy since the start, whoever used them."""
-    times = psutil.cpu_times()._asdict()
-    idle = ("idle", "iowait", "guest", "guest_nice")  # guests' time is counted in user's already
-    return float(sum(value for name, value in times.items() if name not in idle))

@@ -3,17 +3,24 @@
 A target has a kind (which decides the precision that a recipe is deployed in, see ``Recipe.precision``), the precisions
 it can run, and a ``probe`` that says why it is not available here. A target that is not there is a named skip. This
 module imports nothing heavy; the code that measures is in the modules beside it.
+
+``TARGETS`` holds the built-in targets, those of installed packages (entry points of the group ``depthbench.targets``, each a
+:class:`Target` with a ``measure`` of its own), and the boards of the user's file (:mod:`.boardfile`).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from depthbench.suites.targets.boardfile import BoardEntry
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,9 @@ class Target:
     """A row of the target table.
 
     ``refuses``: precisions that the device cannot run, each with the reason. ``opset``: of the ONNX files it is given.
-    ``probe``: None when the target can be used here, else the reason why not.
+    ``probe``: None when the target can be used here, else the reason why not. ``board``: how the board is reached; None for
+    this machine. ``measure``: of a target from another package, called like :func:`.measuring.measure_group` without the
+    target.
     """
 
     name: str
@@ -32,6 +41,8 @@ class Target:
     threads: Literal["one", "all"] | None = None
     opset: int = 17
     refuses: Mapping[str, str] = field(default_factory=dict)
+    board: BoardEntry | None = None
+    measure: Callable[..., Any] | None = None
 
 
 def _available() -> str | None:
@@ -39,13 +50,9 @@ def _available() -> str | None:
 
 
 def _cuda() -> str | None:
-    if importlib.util.find_spec("onnxruntime") is None:
-        return "onnxruntime is not installed"
-    import onnxruntime
+    from depthbench.suites.targets.desktop_cuda import unavailable
 
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        return "ONNX Runtime sees a CUDA device, but measuring on it is not supported by this version"
-    return "no CUDA device: ONNX Runtime here has no CUDAExecutionProvider"
+    return unavailable()
 
 
 def _jetson() -> str | None:
@@ -53,7 +60,7 @@ def _jetson() -> str | None:
         return "this machine is not a Jetson (there is no /etc/nv_tegra_release)"
     if shutil.which("trtexec") is None and not Path("/usr/src/tensorrt/bin/trtexec").is_file():
         return "this Jetson has no trtexec (install TensorRT from its JetPack)"
-    return "this is a Jetson, but measuring on it is not supported by this version"
+    return None
 
 
 BOARD_OPSET = 13
@@ -68,7 +75,7 @@ def _board(name: str, title: str, refuses: Mapping[str, str] | None = None) -> T
     )
 
 
-TARGETS: Mapping[str, Target] = MappingProxyType(
+BUILT_IN: Mapping[str, Target] = MappingProxyType(
     {
         target.name: target
         for target in (
@@ -87,3 +94,48 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         )
     }
 )
+
+
+class _Targets(Mapping[str, Target]):
+    """The built-in targets, then what is found when somebody asks for another one."""
+
+    def __getitem__(self, name: str) -> Target:
+        return BUILT_IN[name] if name in BUILT_IN else _others()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from BUILT_IN
+        yield from _others()
+
+    def __len__(self) -> int:
+        return len(BUILT_IN) + len(_others())
+
+
+def _others() -> dict[str, Target]:
+    """Targets of installed packages and the user's boards; ``ValueError`` for a fault in the boards' file."""
+    from depthbench.suites.targets.boardfile import load_boards
+
+    found = {entry.name: entry.load() for entry in entry_points(group="depthbench.targets")}
+    return found | {name: board_target(name, entry) for name, entry in load_boards().items()}
+
+
+def board_target(name: str, entry: BoardEntry) -> Target:
+    """The target that measures on a board over SSH."""
+    return Target(
+        name,
+        "board",
+        "measured",
+        f"{BUILT_IN[entry.board].summary.removesuffix(', predicted')} at {entry.host}",
+        partial(_over_ssh, entry),
+        opset=BOARD_OPSET,
+        refuses=BUILT_IN[entry.board].refuses,
+        board=entry,
+    )
+
+
+def _over_ssh(entry: BoardEntry) -> str | None:
+    from depthbench.suites.targets.jetson import unavailable
+
+    return unavailable(entry)
+
+
+TARGETS: Mapping[str, Target] = _Targets()

@@ -14,6 +14,7 @@ from depthbench.suites import runner, stages
 from depthbench.suites.results import Record, RunFolder
 from depthbench.suites.runner import Outcome, Request, run
 from depthbench.suites.schema import Suite, parse_suite
+from depthbench.suites.targets import desktop_cpu
 from depthbench.suites.targets.desktop_cpu import MeasureProfile
 
 HERE = Path(__file__).parent
@@ -64,7 +65,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(runner.PROFILES, "quick", TINY)
+    monkeypatch.setitem(desktop_cpu.PROFILES, "quick", TINY)
     monkeypatch.syspath_prepend(str(HERE))
 
 
@@ -118,7 +119,7 @@ def test_a_run(tmp_path: Path, images: Path) -> None:
 
 def test_a_second_run_recomputes_nothing(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = go(tmp_path / "run", images, "test_runner:small")
-    for stage in ("artefact", "evaluations", "measure"):
+    for stage in ("artefact", "evaluations", "measure_group"):
         monkeypatch.setattr(runner, stage, None)  # a call would fail
     second = go(tmp_path / "run", images, "test_runner:small")
     assert second.computed == 0
@@ -130,7 +131,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, images: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "measure", stop)
+        patch.setattr(runner, "measure_group", stop)
         with pytest.raises(KeyboardInterrupt):
             go(tmp_path / "run", images, "test_runner:small")
     kept = {record.id for record in RunFolder(tmp_path / "run").records()}

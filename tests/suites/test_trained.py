@@ -18,7 +18,6 @@ from PIL import Image
 from depthbench.reports.ablation import ablations
 from depthbench.reports.load import load_run
 from depthbench.reports.report import build_report
-from depthbench.suites import runner
 from depthbench.suites.checkpoint import read_tensors
 from depthbench.suites.models import ModelSpec, build_model
 from depthbench.suites.plan import Data, digest, library_versions, make_plan
@@ -26,6 +25,7 @@ from depthbench.suites.results import RunFolder
 from depthbench.suites.runner import Outcome, Request, run
 from depthbench.suites.schema import Suite, parse_suite
 from depthbench.suites.store import Store
+from depthbench.suites.targets import desktop_cpu
 from depthbench.suites.targets.desktop_cpu import MeasureProfile
 from depthbench.suites.trained import trained, transformer_costs
 from depthbench.tst import build_tst
@@ -70,7 +70,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(runner.PROFILES, "quick", TINY)
+    monkeypatch.setitem(desktop_cpu.PROFILES, "quick", TINY)
     monkeypatch.setenv("DEPTHBENCH_CACHE", str(tmp_path / "cache"))
 
 

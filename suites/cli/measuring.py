@@ -1,0 +1,261 @@
+"""Commands that measure: measure, boards, bundle."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from depthbench.suites.cli.artefacts import Model, Recipe, Size, deployed
+from depthbench.suites.cli.listing import Json
+from depthbench.suites.cli.output import Stages, out, print_json, print_table, stages
+
+if TYPE_CHECKING:
+    from depthbench.suites.results import Latency
+    from depthbench.suites.targets import Target
+    from depthbench.suites.targets.board_results import Outcome
+    from depthbench.suites.targets.desktop_cpu import CpuSettings, Measured
+    from depthbench.suites.targets.measuring import Work
+
+Profile = Annotated[str, typer.Option(help="quick, standard or sustained.")]
+boards = typer.Typer(name="boards", no_args_is_help=True, help="The Jetson boards that are reached over SSH.")
+bundle = typer.Typer(name="bundle", no_args_is_help=True, help="Measuring on a board that somebody else has.")
+
+
+def measure(
+    model: Model,
+    target: Annotated[str, typer.Option(help="Where to measure (depthbench targets).")] = "desktop-cpu",
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL[@RECIPE]", help="Measure this one too, interleaved, and give the ratio."),
+    ] = None,
+    recipe: Recipe = "fp32",
+    size: Size = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; the target's own if left out.")] = None,
+    affinity: Annotated[
+        str | None, typer.Option(metavar="CORES", help="Cores to be bound to, for example 0,2-3; any if left out.")
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="On a CPU: onnxruntime or openvino.")] = "onnxruntime",
+    profile: Profile = "quick",
+    json: Json = False,
+) -> None:
+    """Latency of a model on a target: median with a 95 % interval, and the ratio to another one measured beside it."""
+    from depthbench.suites.names import lookup
+    from depthbench.suites.targets import TARGETS
+    from depthbench.suites.targets import desktop_cpu as cpu
+
+    chosen = lookup("target", target, TARGETS)
+    lookup("profile", profile, cpu.PROFILES)
+    if chosen.how == "predicted":
+        raise ValueError(f"{target} is a predicted board: use depthbench predict {model} --board {target}")
+    if chosen.kind != "cpu" and (threads is not None or affinity is not None or runtime != "onnxruntime"):
+        raise ValueError(f"--threads, --affinity and --runtime are for a CPU, not for {target}")
+    cores = None if affinity is None else parse_cores(affinity)
+    default = len(cores) if cores and chosen.threads == "all" else cpu.thread_count(chosen.threads)
+    settings = cpu.CpuSettings(threads or default, cores, runtime)
+    cpu.check_settings(settings)
+    if (reason := chosen.probe()) is not None:
+        raise ValueError(f"target {target} is not available: {reason}")
+    with stages() as progress:
+        work = [_work(model, recipe, size, chosen, progress)]
+        if against is not None:
+            other, _, other_recipe = against.partition("@")
+            work.append(_work(other, other_recipe or "fp32", size, chosen, progress))
+        first, *rest = _measured(chosen, work, profile, settings, partial(_tell, progress))
+    result: dict[str, Any] = {"model": model, "recipe": recipe, "target": target}
+    if chosen.kind == "cpu":
+        result |= {"threads": settings.threads, "runtime": runtime}
+    result |= _figures(*first)
+    if rest:
+        result |= {"against": against, **_comparison(first, rest[0])}
+    if json:
+        print_json(result)
+    else:
+        print_table(f"{model} ({recipe}) on {target}", [{"what": key, "value": value} for key, value in result.items()])
+
+
+def parse_cores(text: str) -> tuple[int, ...]:
+    """``0,2-3`` as (0, 2, 3); ``ValueError`` for anything else."""
+    cores: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part.strip())
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise ValueError(f"--affinity {text}: {part!r} is no core or range of cores (for example 0,2-3)")
+        cores |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(sorted(cores))
+
+
+def _tell(progress: Stages, share: float) -> None:
+    progress("measuring", share, 1.0)
+
+
+def _work(model: str, recipe: str, size: str | None, target: Target, progress: Stages) -> Work:
+    """The file to measure; FP32 is measured on boards too, though no recipe deploys it there."""
+    from depthbench.compression.recipes import RECIPES
+    from depthbench.suites.models import resolve_model
+    from depthbench.suites.stages import DataSource, network
+    from depthbench.suites.targets.measuring import Work
+
+    precision = "fp32" if target.kind == "board" and recipe == "fp32" else None
+    made = deployed(model, recipe, size, progress, kind=target.kind, precision=precision, opset=target.opset)
+    if made.precision in target.refuses:
+        raise ValueError(f"{target.name}: {target.refuses[made.precision]}")
+    spec = resolve_model(model)
+    build = None
+    if target.kind == "cuda" and spec.kind != "onnx":
+        build = lambda: network(spec, RECIPES[recipe], DataSource("rooms", "native"))[0]  # noqa: E731
+    return Work(made.path, made.precision, made.size, build)
+
+
+def _measured(
+    target: Target, work: list[Work], profile: str, settings: CpuSettings, progress: Any
+) -> list[tuple[Measured, Latency]]:
+    """What was measured, with the record's latency; on a CPU a comparison has a control arm. ``ValueError``: the reason."""
+    from depthbench.suites.targets import desktop_cpu as cpu
+    from depthbench.suites.targets.measuring import measure_group
+
+    if target.kind == "cpu" and target.measure is None:
+        timings = cpu.measure(
+            [one.path for one in work],
+            cpu.PROFILES[profile],
+            threads=settings.threads,
+            affinity=settings.affinity,
+            runtime=settings.runtime,
+            control=len(work) > 1,
+            progress=progress,
+        )
+        return [(timing, cpu.latency(timing, settings.threads)) for timing in timings]
+    outcomes: list[Outcome] = measure_group(target, work, profile, progress=progress)
+    for outcome in outcomes:
+        if outcome.latency is None:
+            raise ValueError(f"target {target.name}: {outcome.reason}")
+    latencies = [outcome.latency for outcome in outcomes if outcome.latency is not None]
+    return [(cpu.Measured(one.warmup_ms, one.samples_ms, one.details["blocks"]), one) for one in latencies]
+
+
+def _figures(timing: Measured, latency: Latency) -> dict[str, Any]:
+    import numpy as np
+
+    from depthbench.suites.targets import desktop_cpu as cpu
+
+    samples = timing.samples_ms
+    shown = ("clock", "load_ms", "first_ms", "peak_mem_mb", "energy_mj", "energy_absent", "power_w", "engine_sha256")
+    return {
+        "median_ms": float(np.median(samples)),
+        "ci95_ms": list(cpu.median_interval(samples)),
+        "iqr_ms": float(np.subtract(*np.quantile(samples, [0.75, 0.25]))),
+        **cpu.tails(samples),
+        "n": len(samples),
+        "flags": latency.flags,
+        **{key: latency.details[key] for key in shown if key in latency.details},
+    }
+
+
+def _comparison(first: tuple[Measured, Latency], second: tuple[Measured, Latency]) -> dict[str, Any]:
+    import numpy as np
+
+    from depthbench.suites.targets import desktop_cpu as cpu
+
+    found = cpu.compare(first[0], second[0])
+    return {
+        "against_median_ms": float(np.median(second[0].samples_ms)),
+        "against_flags": second[1].flags,
+        "ratio": found.ratio,
+        "ratio_ci95": list(found.interval95),
+        "ratio_ci999": list(found.interval999),
+        "different": found.different,
+        "control_ratio": found.control,
+    }
+
+
+@boards.command("list")
+def boards_list(json: Json = False) -> None:
+    """List the boards of the user's file and what may be changed on them; connects to none."""
+    from depthbench.suites.targets.boardfile import boards_path, load_boards
+
+    rows = [{"name": name, **entry.model_dump()} for name, entry in load_boards().items()]
+    if json:
+        print_json({"file": str(boards_path()), "boards": rows})
+    elif rows:
+        keep = ("name", "host", "port", "user", "board", "power_mode", "lock_clocks")
+        print_table(f"Boards of {boards_path()}", [{key: row[key] for key in keep} for row in rows])
+    else:
+        out.print(f"no boards: write them into {boards_path()}", highlight=False, markup=False)
+
+
+@boards.command("check")
+def boards_check(
+    names: Annotated[list[str] | None, typer.Argument(help="Boards; all if left out.")] = None, json: Json = False
+) -> None:
+    """Connect to boards and say what they are and whether they can be measured on; exit code 1 when one cannot."""
+    from depthbench.suites.names import lookup
+    from depthbench.suites.targets.boardfile import load_boards
+    from depthbench.suites.targets.jetson import judge, probe
+    from depthbench.suites.targets.transport import BoardError
+
+    known = load_boards()
+    rows = []
+    for name in names or known:
+        entry = lookup("board", name, known)
+        try:
+            found = probe(entry)
+            reason = judge(entry, found)
+        except BoardError as error:
+            found, reason = {}, str(error)
+        rows.append({"name": name, "usable": reason is None, "reason": reason, **found})
+    if json:
+        print_json({"boards": rows})
+    else:
+        for row in rows:
+            print_table(f"{row['name']}", [{"what": key, "value": value} for key, value in row.items()])
+    if not all(row["usable"] for row in rows):
+        raise typer.Exit(1)
+
+
+@bundle.command("make")
+def bundle_make(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    board: Annotated[str, typer.Option(help="A Jetson (depthbench targets) or a board of your file.")],
+    out_file: Annotated[Path, typer.Option("-o", "--out", help="The archive to write (.tar.gz).")],
+    profile: Profile = "quick",
+    json: Json = False,
+) -> None:
+    """Write an archive with a run's ONNX files; whoever has the board unpacks it there and calls sh run.sh."""
+    from depthbench.suites.names import lookup
+    from depthbench.suites.targets.board_steps import PROFILES
+    from depthbench.suites.targets.bundle import RESULT, make
+
+    made = make(run, board, out_file, lookup("profile", profile, PROFILES))
+    if json:
+        print_json({"bundle": str(made.path), "target": made.target, "cells": made.cells, "left_out": made.left_out})
+        return
+    for line in made.left_out:
+        out.print(f"left out: {line}", highlight=False, markup=False)
+    out.print(
+        f"{made.path}: {made.cells} files. On the board: tar xzf {made.path.name} && sh depthbench-{made.target}/run.sh, "
+        f"and send back depthbench-{made.target}/{RESULT}",
+        highlight=False,
+        markup=False,
+    )
+
+
+@bundle.command("merge")
+def bundle_merge(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run that the bundle was made from.")],
+    result: Annotated[Path, typer.Argument(metavar="FILE", help="What came back from the board.")],
+    json: Json = False,
+) -> None:
+    """Join the measurements of a board into a run; exit code 1 when one of them failed there."""
+    from depthbench.suites.targets.bundle import merge
+
+    records = merge(run, result)
+    rows = [{"id": r.id, "model": r.model, "recipe": r.recipe, "status": r.status, "reason": r.reason} for r in records]
+    if json:
+        print_json({"records": rows})
+    else:
+        print_table(f"{records[0].target}: joined into {run}", rows)
+    if any(record.status == "failed" for record in records):
+        raise typer.Exit(1)

@@ -1,0 +1,194 @@
+"""From the files that a board sent back to measurements, the same for SSH and for a bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from depthbench.suites.results import Latency
+from depthbench.suites.targets import tegrastats
+from depthbench.suites.targets.board_steps import BoardCell, facts, frames
+from depthbench.suites.targets.desktop_cpu import NOISY_RSE, median_rse
+
+TOLERANCE = {"fp32": 2e-3, "fp16": 2e-2, "int8-trt": 0.1}
+"""How far an engine's output may be from ONNX Runtime's: mean |difference| over mean |value|, of the worst frame."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What measuring a file came to: a latency, or the reason why there is none."""
+
+    latency: Latency | None
+    reason: str | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+_MODELS = (
+    ("Orin NX", "jetson-orin-nx"),
+    ("Orin Nano", "jetson-orin-nano"),
+    ("AGX Orin", "jetson-agx-orin"),
+    ("Xavier NX", "jetson-xavier-nx"),
+    ("AGX Xavier", "jetson-agx-xavier"),
+    ("TX2", "jetson-tx2"),
+    ("Jetson Nano", "jetson-nano"),
+)
+"""Signs in the name that a board's device tree gives, and the board."""
+
+
+def outcome(
+    cell: BoardCell, files: Mapping[str, Mapping[str, bytes]], reason: str | None = None, board: str | None = None
+) -> Outcome:
+    """The measurement of a cell from what its board sent back.
+
+    ``board``: which Jetson the user says it is; by its own name when left out.
+    """
+    own = files.get(cell.key, {})
+    general = files.get("", {})
+    found = facts(general.get("facts", b""))
+    named = next((name for sign, name in _MODELS if sign in found.get("model", "")), None)
+    where = {"board": board or named, "board_facts": found}
+    reason = own["failed"].decode("utf-8", "replace").strip() if "failed" in own else reason
+    if reason is None:
+        reason = _incomplete(cell, own)
+    if reason is not None:
+        return Outcome(None, reason, where)
+    try:
+        deviation = compare_outputs(cell, own)
+        samples, blocks = _samples(own)
+    except ValueError as error:
+        return Outcome(None, str(error), where)
+    if not deviation <= TOLERANCE[cell.precision]:
+        return Outcome(
+            None,
+            f"check: the engine's output differs from ONNX Runtime's by {deviation:.2%}, "
+            f"more than the {TOLERANCE[cell.precision]:.1%} allowed in {cell.precision}",
+            where,
+        )
+    flags, details = _watch(own, general, float(np.median(samples)))
+    if median_rse(samples) > NOISY_RSE:
+        flags = ["noisy", *flags]
+    commands = {name.removesuffix(".cmd"): own[name].decode().strip() for name in sorted(own) if name.endswith(".cmd")}
+    details = {
+        "clock": "device",
+        "blocks": blocks,
+        "commands": commands,
+        "engine_sha256": own["engine.sha256"].decode().strip(),
+        "output_deviation": deviation,
+        "frames_checked": _count(own),
+        **details,
+    }
+    return Outcome(Latency("measured", samples_ms=samples, flags=flags, details=details), None, where)
+
+
+def _incomplete(cell: BoardCell, own: Mapping[str, bytes]) -> str | None:
+    if "onnx.sha256" not in own or "engine.sha256" not in own:
+        return "the board sent nothing back for this cell"
+    if own["onnx.sha256"].decode().strip() != cell.sha256:
+        return "the board measured another file: its ONNX digest does not match"
+    if not _count(own):
+        return "the board sent no output back for this cell"
+    if not any(name.startswith("times-") for name in own):
+        return "the board sent no timing back for this cell"
+    return None
+
+
+def _samples(own: Mapping[str, bytes]) -> tuple[list[float], list[int]]:
+    """GPU compute times in ms of every inference, and the round of each."""
+    samples: list[float] = []
+    blocks: list[int] = []
+    names = [name for name in own if name.startswith("times-")]
+    for name in sorted(names, key=_number):
+        try:
+            times = [float(entry["computeMs"]) for entry in json.loads(own[name])]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"timing: {name} cannot be read") from None
+        samples += times
+        blocks += [_number(name) // 2] * len(times)
+    if not samples:
+        raise ValueError("timing: trtexec measured no inference")
+    return samples, blocks
+
+
+def _count(own: Mapping[str, bytes]) -> int:
+    """How many frames the board gave an output for."""
+    return sum(name.startswith("output-") for name in own)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("times-").removesuffix(".json"))
+
+
+def compare_outputs(cell: BoardCell, own: Mapping[str, bytes]) -> float:
+    """Relative difference of the engine's outputs from ONNX Runtime's: mean |d| / mean |value|, the worst of all frames.
+
+    ``ValueError`` for an output that is missing, has another shape or holds values that are not numbers.
+    """
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(cell.path), providers=["CPUExecutionProvider"])
+    name, height, width = cell.image
+    worst = 0.0
+    for i, image in enumerate(frames(height, width, _count(own))):
+        wanted = session.run(None, {name: image})[0].astype(np.float64)
+        try:
+            [got] = json.loads(own[f"output-{i}.json"])
+            values = np.asarray(got["values"], np.float64)
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"check: the output of frame {i} cannot be read") from None
+        if values.size != wanted.size:
+            raise ValueError(f"check: the engine gives {values.size} values, ONNX Runtime {wanted.size}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"check: the engine's output of frame {i} holds values that are not finite")
+        worst = max(worst, float(np.abs(values - wanted.ravel()).mean() / max(np.abs(wanted).mean(), 1e-12)))
+    return worst
+
+
+def _watch(
+    own: Mapping[str, bytes], general: Mapping[str, bytes], median_ms: float
+) -> tuple[list[str], dict[str, Any]]:
+    """Flags and details from tegrastats and from the board's state before and after each run."""
+    logs = [own[name].decode("utf-8", "replace") for name in sorted(own) if name.startswith("tegrastats-")]
+    runs = [tegrastats.parse(log) for log in logs]
+    samples = [sample for run in runs for sample in run]
+    details: dict[str, Any] = {}
+    flags = []
+    dropped = tegrastats.clocks_dropped(samples)
+    states = {name: facts(own[name]) for name in sorted(own) if name.startswith(("before-", "after-"))}
+    details["states"] = states
+    alarms = _alarms(states)
+    if dropped is not None or alarms:
+        flags.append("throttled")
+        details["throttled"] = {"gpu_mhz": list(dropped) if dropped else None, "over_current_events": alarms}
+    if (working := tegrastats.busy(samples)) and any(sample.gpu_mhz for sample in working):
+        details["gpu_mhz"] = [sample.gpu_mhz for sample in working if sample.gpu_mhz]
+    if samples:
+        details["peak_ram_mb"] = max(sample.ram_mb for sample in samples)
+        hottest = [max(sample.temperatures.values()) for sample in samples if sample.temperatures]
+        details["temperature_max_c"] = max(hottest) if hottest else None
+    power = tegrastats.mean_power_mw(working)
+    idle = tegrastats.mean_power_mw(tegrastats.parse(general.get("idle.log", b"").decode("utf-8", "replace")))
+    if power is None:
+        missing = "tegrastats shows no power rail on this board" if samples else "there is no tegrastats on the board"
+        details["energy_absent"] = missing if working or not samples else "no sample fell into an inference"
+    else:
+        details |= {
+            "power_w": power / 1e3,
+            "idle_power_w": None if idle is None else idle / 1e3,
+            "energy_mj": power * median_ms / 1e3,
+        }
+    return flags, details
+
+
+def _alarms(states: Mapping[str, Mapping[str, str]]) -> int:
+    """Over-current events that the board counted between the state before a run and the one after it."""
+    total = 0
+    for name, after in states.items():
+        if name.startswith("after-"):
+            before = states.get(f"before-{name.removeprefix('after-')}", {})
+            counters = [key for key in after if key.startswith("over_current.") and key in before]
+            total += sum(int(after[key]) - int(before[key]) for key in counters)
+    return total

@@ -1,0 +1,73 @@
+"""What else the machine does while something is measured on it: other processes, clocks, energy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+FOREIGN_CORES = 0.25
+FOREIGN_SHARE = 0.1
+"""A round is busy when other processes keep more than a quarter of a core, or a tenth of all, at work."""
+
+CONTAMINATED = 0.1
+"""A measurement is contaminated when more than this share of its rounds was busy."""
+
+DROPPED = 0.95
+"""Clocks have dropped when the median of the second half of the rounds is below this share of the first half's."""
+
+RAPL = Path("/sys/class/powercap")
+
+
+def busy_s() -> float:
+    """Seconds that all processors together have been busy since the start, whoever used them."""
+    times = psutil.cpu_times()._asdict()
+    idle = ("idle", "iowait", "guest", "guest_nice")  # guests' time is counted in user's already
+    return float(sum(value for name, value in times.items() if name not in idle))
+
+
+def contaminated(foreign_cores: Sequence[float]) -> bool:
+    """Whether too many rounds had foreign load, from the cores that others used in each."""
+    limit = max(FOREIGN_CORES, FOREIGN_SHARE * (os.cpu_count() or 1))
+    return sum(cores > limit for cores in foreign_cores) > CONTAMINATED * len(foreign_cores)
+
+
+def cpu_mhz(root: Path = Path("/sys/devices/system/cpu")) -> float | None:
+    """The highest clock that a processor has now, in MHz; None where it cannot be read."""
+    clocks = [int(path.read_text()) / 1e3 for path in root.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    return max(clocks) if clocks else None
+
+
+def throttled(clocks_mhz: Sequence[float]) -> bool:
+    """Whether the clocks fell between the first and the second half of a measurement."""
+    if len(clocks_mhz) < 4:
+        return False
+    half = len(clocks_mhz) // 2
+    first, second = sorted(clocks_mhz[:half]), sorted(clocks_mhz[half:])
+    return second[len(second) // 2] < DROPPED * first[len(first) // 2]
+
+
+class EnergyCounter:
+    """RAPL's counter of the processor packages. ``absent``: why there is none, or None."""
+
+    def __init__(self, root: Path = RAPL) -> None:
+        self.absent: str | None = None
+        self._files = sorted(root.glob("intel-rapl:[0-9]/energy_uj"))
+        if not self._files:
+            self.absent = "this machine offers no energy counter (no RAPL)"
+        elif not all(os.access(path, os.R_OK) for path in self._files):
+            self.absent = "the energy counter (RAPL) may be read by root alone"
+
+    def read_uj(self) -> list[int]:
+        """Microjoules of each package since some moment; empty without a counter."""
+        return [] if self.absent else [int(path.read_text()) for path in self._files]
+
+    def spent_mj(self, before: Sequence[int]) -> float:
+        """Millijoules of all packages since ``before``; a counter that has run over begins at its range again."""
+        total = 0
+        for path, old, new in zip(self._files, before, self.read_uj(), strict=True):
+            wrapped = int((path.parent / "max_energy_range_uj").read_text()) if new < old else 0
+            total += new + wrapped - old
+        return total / 1e3

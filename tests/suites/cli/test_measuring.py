@@ -1,0 +1,82 @@
+"""measure, boards and bundle from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from depthbench.suites.cli.measuring import parse_cores
+
+
+def depthbench(*arguments: str, cwd: Path, boards: str | None = None) -> subprocess.CompletedProcess[str]:
+    file = cwd / "boards.yaml"
+    if boards is not None:
+        file.write_text(boards)
+    return subprocess.run(
+        [sys.executable, "-c", "from depthbench.suites.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=180,
+        env={**os.environ, "DEPTHBENCH_BOARDS": str(file)},
+    )
+
+
+def test_cores() -> None:
+    assert parse_cores("0") == (0,)
+    assert parse_cores("3,0-1") == (0, 1, 3)
+    for wrong in ("", "a", "2-1", "1,,2", "-1"):
+        with pytest.raises(ValueError, match="is no core or range of cores"):
+            parse_cores(wrong)
+
+
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        ("measure tst-t --affinity x", "--affinity x: 'x' is no core or range of cores (for example 0,2-3)"),
+        ("measure tst-t --affinity 4000", "core 4000 is not here (usable: "),
+        ("measure tst-t --runtime tflite", "unknown runtime 'tflite'"),
+        (
+            "measure tst-t --target jetson --threads 2",
+            "--threads, --affinity and --runtime are for a CPU, not for jetson",
+        ),
+        ("measure tst-t --target jetson", "target jetson is not available: this machine is not a Jetson"),
+        ("measure tst-t --target desktop-cuda", "target desktop-cuda is not available: "),
+        ("boards check nano", "unknown board 'nano' (choices: "),
+        ("bundle make run --board jetson-nano -o b.tar.gz", "run: no run here (there is no run.json)"),
+        ("bundle make run --board nix -o b.tar.gz", "unknown board 'nix'"),
+        ("bundle merge run result", "result: no such file"),
+    ],
+)
+def test_bad_input(command: str, fault: str, tmp_path: Path) -> None:
+    done = depthbench(*command.split(), cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert fault in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_faulty_file_of_boards_is_named(tmp_path: Path) -> None:
+    done = depthbench("boards", "list", cwd=tmp_path, boards="'$(x)': {host: a, board: jetson-nano}")
+    assert done.returncode == 2
+    assert "boards.yaml: '$(x)' is not a board's name" in done.stderr
+
+
+def test_boards(tmp_path: Path) -> None:
+    text = "mine: {host: 127.0.0.1, port: 1, board: jetson-nano}"
+    done = depthbench("boards", "list", "--json", cwd=tmp_path, boards=text)
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads(done.stdout)["boards"]
+    assert (row["name"], row["host"], row["power_mode"]) == ("mine", "127.0.0.1", None)
+    done = depthbench("boards", "check", "--json", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    [row] = json.loads(done.stdout)["boards"]
+    assert (row["usable"], row["reason"]) == (False, "connection refused")
+    done = depthbench("measure", "tst-t", "--target", "mine", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "target mine is not available: connection refused" in done.stderr
