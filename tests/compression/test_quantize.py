@@ -122,7 +122,7 @@ def test_fp16_survives_tokens_whose_squares_overflow(
 ) -> None:
     network = build("tokens")
     with torch.no_grad():
-        network.position.copy_(torch.linspace(-900, 900, 16 * 64).view(1, 16, 64))  # type: ignore[union-attr,operator]
+        network.position.copy_(torch.linspace(-900, 900, 64).expand(1, 16, 64))  # type: ignore[union-attr,operator]
     source, out = export_onnx(network, tmp_path / "fp32.onnx", (64, 64), opset=opset), tmp_path / "fp16.onnx"
     to_fp16(source, out)
     np.testing.assert_allclose(run(out, unseen), run(source, unseen), atol=0.1)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from depthbench.compression.prune import count_macs
+from depthbench.compression.quantize import to_fp16
 from depthbench.compression.recipes import RECIPES
 from depthbench.suites.checkpoint import read_tensors
+from depthbench.suites.data.rooms import render
+from depthbench.suites.export import export_onnx
 from depthbench.suites.models import WEIGHTS, build_model, resolve_model, weights_path
 from depthbench.suites.plan import shipped_child
 from depthbench.suites.stages import DataSource, network, train_child
@@ -77,3 +82,17 @@ def test_a_child_of_other_weights_is_refused() -> None:
         ValueError, match=r"^tst-t--prune30\.safetensors: made from other weights of tst-t than the ones"
     ):
         network(spec, RECIPES["prune30"], SOURCE)
+
+
+@pytest.mark.parametrize("name", ["tst-b", "fastdepth"])
+def test_shipped_weights_survive_half_precision(name: str, tmp_path: Path) -> None:
+    """As boards run them: opset 13, where the layer norms are written out and their squares pass float16's range."""
+    rgb, _ = render(0, "calibration", [0])
+    image = torch.nn.functional.interpolate(rgb.float() / 255, (224, 224)).numpy()
+    full = export_onnx(build_model(resolve_model(name)).eval(), tmp_path / "fp32.onnx", (224, 224), opset=13)
+    to_fp16(full, tmp_path / "fp16.onnx")
+    depths = [
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"rgb": image})[0]
+        for path in (full, tmp_path / "fp16.onnx")
+    ]
+    np.testing.assert_allclose(depths[1], depths[0], atol=0.1)
