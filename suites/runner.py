@@ -17,21 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from depthbench.suites.compressing import network
 from depthbench.suites.environment import environment, now
 from depthbench.suites.execution import Progress, pool, run_tasks
 from depthbench.suites.plan import Data, Job, library_versions, make_plan
 from depthbench.suites.results import SCHEMA_VERSION, Record, RunFolder, write_atomic, write_json
 from depthbench.suites.schema import Suite
 from depthbench.suites.shared_evaluation import evaluations, share
-from depthbench.suites.stages import (
-    CALIBRATION_IMAGES,
-    Artefact,
-    ArtefactSpec,
-    DataSource,
-    StoredEvaluation,
-    artefact,
-    network,
-)
+from depthbench.suites.source import CALIBRATION_IMAGES, DataSource
+from depthbench.suites.stages import Artefact, ArtefactSpec, StoredEvaluation, artefact
 from depthbench.suites.targets.board_results import Outcome as Timing
 from depthbench.suites.targets.measuring import Work, measure_group
 from depthbench.suites.trained import trained

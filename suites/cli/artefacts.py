@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from depthbench.suites.cli.output import Stages
-from depthbench.suites.stages import CALIBRATION_IMAGES, Artefact, ArtefactSpec, DataSource, artefact
+from depthbench.suites.source import CALIBRATION_IMAGES, DataSource
+from depthbench.suites.stages import Artefact, ArtefactSpec, artefact
 
 if TYPE_CHECKING:
     import numpy as np

@@ -95,8 +95,9 @@ def _tell(progress: Stages, share: float) -> None:
 def _work(model: str, recipe: str, size: str | None, target: Target, progress: Stages) -> Work:
     """The file to measure; FP32 is measured on boards too, though no recipe deploys it there."""
     from depthbench.compression.recipes import RECIPES
+    from depthbench.suites.compressing import network
     from depthbench.suites.models import resolve_model
-    from depthbench.suites.stages import DataSource, network
+    from depthbench.suites.source import DataSource
     from depthbench.suites.targets.measuring import Work
 
     precision = "fp32" if target.kind == "board" and recipe == "fp32" else None

@@ -51,9 +51,9 @@ def train(
     With --weights a new stretch starts from those weights; the new file counts the samples of all stretches.
     """
     from depthbench.compression.recipes import RECIPES
+    from depthbench.suites.compressing import train_child
     from depthbench.suites.models import build_model, resolve_model
     from depthbench.suites.names import lookup
-    from depthbench.suites.stages import train_child
     from depthbench.suites.training import train_model
     from depthbench.suites.training_config import load_config
     from depthbench.suites.training_log import Status, progress_bar, tensorboard

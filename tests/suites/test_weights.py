@@ -13,11 +13,12 @@ from depthbench.compression.prune import count_macs
 from depthbench.compression.quantize import to_fp16
 from depthbench.compression.recipes import RECIPES
 from depthbench.suites.checkpoint import read_tensors
+from depthbench.suites.compressing import network, train_child
 from depthbench.suites.data.rooms import render
 from depthbench.suites.export import export_onnx
 from depthbench.suites.models import WEIGHTS, build_model, resolve_model, weights_path
 from depthbench.suites.plan import shipped_child
-from depthbench.suites.stages import DataSource, network, train_child
+from depthbench.suites.source import DataSource
 from depthbench.suites.training_config import load_config
 from depthbench.tst.layers import TransformerBlock
 
