@@ -24,11 +24,15 @@ from depthbench.reports.theme import MARKERS, family_name, family_order, family_
 
 @dataclass(frozen=True)
 class ModelPictures:
-    """A network's strip of pictures (JPEG) and those of what INT8 changed: (name, made from, rms in metres, JPEG)."""
+    """A network's strip of pictures, that of its worst image, and those of what INT8 changed; all JPEG.
+
+    ``worst``: (RMSE in metres, JPEG); ``differences``: (name, made from, rms in metres, JPEG).
+    """
 
     model: str
     note: str
     strip: bytes
+    worst: tuple[float, bytes] | None
     differences: tuple[tuple[str, str, float, bytes], ...]
 
 

@@ -93,11 +93,61 @@ def panel(run: Run, *, images: int = IMAGES) -> Panel | None:
         rgb=first.rgb[[keys[models[0]][key] for key in common]],
         depth=depth,
         predictions={m: samples[m].prediction[[keys[m][key] for key in common]] for m in models},
-        notes={m: f"{shown[m].recipe} {shown[m].size[0]}×{shown[m].size[1]}" for m in models},
+        notes={m: _deployed(shown[m]) for m in models},
         left_out=tuple(model for model in samples if model not in models),
         hardest=common.index(worst),
         limits=(0.0, float(np.percentile(valid, 99))) if valid.size else (0.0, 1.0),
     )
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The image that a network sees worst: ``rgb`` (3, h, w) uint8, ``depth`` and ``prediction`` (h, w) metres, RMSE in metres."""
+
+    model: str
+    note: str
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    prediction: NDArray[np.float32]
+    rmse_m: float
+
+
+def worst_cases(run: Run) -> list[Worst]:
+    """Of each network, in the form of :func:`panel`, the worst of the images that it kept a picture of.
+
+    A run keeps those that a network sees worst of all that were scored; one of an older version, a few not chosen so.
+    """
+    found = []
+    for model, record in representatives(run, pictured=True).items():
+        samples = read_samples(run, record)
+        errors = [samples.rmse(i) for i in range(len(samples.rgb))]
+        if np.isfinite(errors).any():
+            i = int(np.nanargmax(errors))
+            shown = samples.rgb[i], samples.depth[i], samples.prediction[i]
+            found.append(Worst(model, _deployed(record), *shown, errors[i]))
+    return found
+
+
+def draw_worst(shown: list[Worst], *, theme: Theme = LIGHT) -> NDArray[Any]:
+    """A row per network: its worst image, the ground truth, its prediction and the relative error; the Axes, (N, 4)."""
+    import matplotlib as mpl
+
+    far = max(float(np.percentile(each.depth[each.depth > 0], 99)) for each in shown)
+    near_to_far = {"cmap": _with_bad("magma_r", theme), "vmin": 0.0, "vmax": far}
+    too_near_or_far = {"cmap": _with_bad("PuOr", theme), "vmin": -ERROR_SPAN, "vmax": ERROR_SPAN}
+    with mpl.rc_context(themes.rc(theme)):
+        grid = _grid(len(shown), 4, shown[0].depth.shape[0] / shown[0].depth.shape[1], theme)
+        for axes, title in zip(grid[0], ("input", "ground truth", "prediction", "error"), strict=True):
+            axes.set_title(title, fontsize=9, fontweight="normal", loc="center", pad=3)
+        for axes, each in zip(grid, shown, strict=True):
+            axes[0].imshow(each.rgb.transpose(1, 2, 0))  # (h, w, 3)
+            axes[1].imshow(np.where(each.depth > 0, each.depth, np.nan), **near_to_far)
+            depths = axes[2].imshow(each.prediction, **near_to_far)
+            errors = axes[3].imshow(relative_error(each.prediction, each.depth), **too_near_or_far)
+            _write_rmse(axes[3], each.prediction, each.depth)
+            axes[0].set_ylabel(f"{each.model}\n{each.note}", fontsize=9, rotation=0, ha="right", va="center")
+        _scales(grid[0, 0], depths, errors)
+    return grid
 
 
 def representatives(run: Run, *, pictured: bool) -> dict[str, Record]:
@@ -118,6 +168,11 @@ def representatives(run: Run, *, pictured: bool) -> dict[str, Record]:
     return shown
 
 
+def _deployed(record: Record) -> str:
+    """How a network was deployed: ``int8 224×224``."""
+    return f"{record.recipe} {record.size[0]}×{record.size[1]}"
+
+
 def read_samples(run: Run, record: Record) -> Samples:
     """The kept pictures of a record that has some."""
     with np.load(run.folder.samples_path(record.evaluation or "")) as file:
@@ -135,22 +190,17 @@ def draw_panel(shown: Panel, *, theme: Theme = LIGHT) -> NDArray[Any]:
     import matplotlib as mpl
 
     with mpl.rc_context(themes.rc(theme)):
-        grid = _grid(shown, theme)
+        count, height, width = shown.depth.shape
+        grid = _grid(1 + len(shown.predictions), 2 * count, height / width, theme)
         near_to_far = {"cmap": _with_bad("magma_r", theme), "vmin": shown.limits[0], "vmax": shown.limits[1]}
         too_near_or_far = {"cmap": _with_bad("PuOr", theme), "vmin": -ERROR_SPAN, "vmax": ERROR_SPAN}
         for i, (rgb, depth) in enumerate(zip(shown.rgb, shown.depth, strict=True)):
             picture, truth = grid[0, 2 * i : 2 * i + 2]
-            title = "hardest input, below: predictions" if i == shown.hardest else "input, below: predictions"
+            title = "hardest input / predictions" if i == shown.hardest else "input / predictions"
             picture.imshow(rgb.transpose(1, 2, 0))  # (h, w, 3)
-            picture.set_title(
-                title,
-                fontsize=9,
-                fontweight="normal",
-                loc="center",
-                pad=3,
-            )
+            picture.set_title(title, fontsize=9, fontweight="normal", loc="center", pad=3)
             depths = truth.imshow(np.where(depth > 0, depth, np.nan), **near_to_far)
-            truth.set_title("ground truth, below: errors", fontsize=9, fontweight="normal", loc="center", pad=3)
+            truth.set_title("ground truth / errors", fontsize=9, fontweight="normal", loc="center", pad=3)
             for row, prediction in enumerate((each[i] for each in shown.predictions.values()), start=1):
                 guess, wrong = grid[row, 2 * i : 2 * i + 2]
                 guess.imshow(prediction, **near_to_far)
@@ -158,20 +208,23 @@ def draw_panel(shown: Panel, *, theme: Theme = LIGHT) -> NDArray[Any]:
                 _write_rmse(wrong, prediction, depth)
         for row, (model, note) in enumerate(shown.notes.items(), start=1):
             grid[row, 0].set_ylabel(f"{model}\n{note}", fontsize=9, rotation=0, ha="right", va="center")
-        _scale(grid[0, 0], 0, depths, "depth [m]", extend="max")
-        scale = _scale(grid[0, 0], 1, errors, "seen too near (−) or too far (+), with RMSE [m]", extend="both")
-        scale.ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}" if value else "0")
+        _scales(grid[0, 0], depths, errors)
     return grid
 
 
-def _grid(shown: Panel, theme: Theme) -> NDArray[Any]:
-    """Axes at fixed places: the tiles have the pictures' shape, so that nothing is left for a layout engine to find out."""
+def _scales(axes: Axes, depths: ScalarMappable, errors: ScalarMappable) -> None:
+    """The two colour bars below the pictures."""
+    _scale(axes, 0, depths, "depth [m]", extend="max")
+    scale = _scale(axes, 1, errors, "seen too near (−) or too far (+), with RMSE [m]", extend="both")
+    scale.ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}" if value else "0")
+
+
+def _grid(rows: int, columns: int, shape: float, theme: Theme) -> NDArray[Any]:
+    """Axes at fixed places: the tiles have the pictures' ``shape`` (height over width), nothing is left to a layout engine."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    count, height, width = shown.depth.shape
-    columns, rows = 2 * count, 1 + len(shown.predictions)
-    tile = TILE, TILE * height / width
+    tile = TILE, TILE * shape
     inner = columns * (tile[0] + GAP) - GAP, rows * (tile[1] + GAP) - GAP
     size = LEFT + inner[0] + GAP, TOP + inner[1] + BOTTOM
     figure = Figure(figsize=size)

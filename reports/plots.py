@@ -25,6 +25,9 @@ from depthbench.reports.theme import DARK, LIGHT, Theme
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+REACH = 1.5
+"""Errors up to this many times the lowest are in the picture: who would take more? Cells beyond stand at its upper edge."""
+
 __all__ = ["DARK", "LIGHT", "draw_front", "front_title"]
 
 
@@ -47,7 +50,8 @@ def draw_front(
     Colour and mark tell the family, the filling of the mark the recipe, its size the input's; bars are 95 % intervals,
     or the interval of a prediction. A ring marks a cell that may or may not be on the front, with the probability that it
     is; thin lines lead from a cell to those made from it; hollow stars are published points. ``families`` are those of the
-    whole run, so that colours agree between figures. Marks carry the cell's id as their ``gid``.
+    whole run, so that colours agree between figures. Marks carry the cell's id as their ``gid``. A cell with more than
+    ``REACH`` times the lowest RMSE is a caret at the upper edge.
     """
     import matplotlib as mpl
 
@@ -60,6 +64,10 @@ def draw_front(
         _draw_cells(ax, front, theme, families)
         _draw_line(ax, front, theme)
         notes = draw_published(ax, front, theme)
+        beyond = front.cells.loc[front.cells["rmse_m"] > _highest(front), "rmse_m"]
+        if len(beyond):
+            are = "cell is" if len(beyond) == 1 else "cells are"
+            notes.append(f"⌃ {len(beyond)} {are} off the picture, with an RMSE up to {beyond.max():.2f} m")
         draw_legend(ax, front, theme, families, len(notes))
         ax.set_title(front_title(front), pad=8)
         batch = ", batch 1" if front.cost == "latency_ms" else ""
@@ -80,6 +88,11 @@ def draw_front(
     return ax
 
 
+def _highest(front: Front) -> float:
+    """The largest error that is in the picture, in metres."""
+    return min(float(front.cells["rmse_m"].max()), REACH * float(front.cells["rmse_m"].min()))
+
+
 def _set_scales(ax: Axes, front: Front) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -98,16 +111,32 @@ def _set_scales(ax: Axes, front: Front) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    bottom, top = cells["rmse_m"].min(), cells["rmse_m"].max()
+    bottom, top = cells["rmse_m"].min(), _highest(front)
     room = max(top - bottom, 0.05 * top)
     ax.set_ylim(bottom - 0.16 * room, top + 0.22 * room)
 
 
 def _draw_cells(ax: Axes, front: Front, theme: Theme, families: list[str]) -> None:
-    areas = areas_of(front)
+    from matplotlib.markers import CARETUPBASE
+
+    areas, highest = areas_of(front), _highest(front)
     for _, cell in front.cells[::-1].iterrows():  # larger inputs are slower: drawn first, under the small marks
         slot = themes.family_slot(cell["family"], families)
         colour, member = theme.families[slot], bool(cell["on_front"])
+        if cell["rmse_m"] > highest:
+            ax.plot(
+                cell[front.cost],
+                0.985,
+                gid=f"at-{cell['id']}",
+                marker=CARETUPBASE,
+                markersize=6,
+                color=colour,
+                alpha=0.6,
+                linestyle="none",
+                transform=ax.get_xaxis_transform(),
+                zorder=4,
+            )
+            continue
         if cell["ambiguous"]:
             ax.plot(
                 cell[front.cost],
@@ -141,6 +170,7 @@ def _draw_bars(ax: Axes, front: Front, theme: Theme, families: list[str]) -> Non
     from matplotlib.colors import to_rgba
 
     cells = front.cells if len(front.cells) < MANY else front.members
+    cells = cells[cells["rmse_m"] <= _highest(front)]
     slots = [themes.family_slot(family, families) for family in cells["family"]]
     strength = np.where(cells["on_front"], 0.45, 0.14)
     colours = [to_rgba(theme.families[slot], alpha) for slot, alpha in zip(slots, strength, strict=True)]
@@ -153,8 +183,8 @@ def _draw_bars(ax: Axes, front: Front, theme: Theme, families: list[str]) -> Non
 
 def _draw_descent(ax: Axes, front: Front, theme: Theme, families: list[str]) -> None:
     """A thin line from each cell to the one it was made from, where both are on the figure."""
-    cells = front.cells.set_index("id")
-    if len(cells) >= MANY:
+    cells = front.cells[front.cells["rmse_m"] <= _highest(front)].set_index("id")
+    if len(front.cells) >= MANY:
         return
     for name, cell in cells[cells["made_from"].isin(cells.index)].iterrows():
         ends = cells.loc[[cell["made_from"], name]]

@@ -21,7 +21,7 @@ from depthbench.suites.results import write_atomic
 
 if TYPE_CHECKING:
     from depthbench.reports.page import Pictures
-    from depthbench.reports.pictures import Panel
+    from depthbench.reports.pictures import Panel, Worst
     from depthbench.reports.strips import Difference
 
 Progress = Callable[[str], None]
@@ -116,11 +116,14 @@ def _write_page(loaded: Run, out: Path, tell: Progress, notebooks: list[str]) ->
     if panel is not None:
         tell("drawing the pictures")
         write_atomic(out / "pictures.png", png(pictures.draw_panel(panel)[0, 0], dpi=110))
+        worst = pictures.worst_cases(loaded)
+        if worst:
+            write_atomic(out / "worst.png", png(pictures.draw_worst(worst)[0, 0], dpi=110))
         changed = strips.differences(loaded)
         figure = strips.draw_differences(changed)
         if figure is not None:
             write_atomic(out / "int8_differences.png", png(figure, dpi=110))
-        shown = _pictures(loaded, panel, changed)
+        shown = _pictures(loaded, panel, worst, changed)
     tell("writing the page")
     figures = Figures({place: tuple(figures) for place, figures in drawn.items()}, shown)
     files = ["cells.csv", "cells.parquet", "cells.md", "cells.tex", *(["ablation.csv"] if ablations(loaded) else [])]
@@ -130,15 +133,17 @@ def _write_page(loaded: Run, out: Path, tell: Progress, notebooks: list[str]) ->
     return page
 
 
-def _pictures(loaded: Run, panel: Panel, changed: list[Difference]) -> Pictures:
+def _pictures(loaded: Run, panel: Panel, worst: list[Worst], changed: list[Difference]) -> Pictures:
     from depthbench.reports import damage, strips
     from depthbench.reports.page import ModelPictures, Pictures
 
+    worst_of = {each.model: (each.rmse_m, strips.worst_strip(each, panel.limits)) for each in worst}
     models = tuple(
         ModelPictures(
             model=model,
             note=note,
             strip=strips.model_strip(panel, model),
+            worst=worst_of.get(model),
             differences=tuple(
                 (each.name, each.parent, each.rms_m, strips.difference_strip(each))
                 for each in changed

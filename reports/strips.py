@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from depthbench.reports import theme as themes
 from depthbench.reports.load import Run
-from depthbench.reports.pictures import ERROR_SPAN, Panel, read_samples, relative_error
+from depthbench.reports.pictures import ERROR_SPAN, LEFT, Panel, Worst, read_samples, relative_error
 from depthbench.reports.theme import LIGHT, Theme
 from depthbench.suites.results import Record
 
@@ -57,8 +57,10 @@ def differences(run: Run) -> list[Difference]:
         if len(paths) < 2 or not all(path.is_file() for path in paths):
             continue
         mine, theirs = (read_samples(run, each) for each in (record, parent))
-        if mine.prediction.shape == theirs.prediction.shape and np.array_equal(mine.rgb, theirs.rgb):
-            found.append(_difference(record, parent, mine.prediction, theirs.prediction))
+        places = [(i, theirs.images[key]) for key, i in mine.images.items() if key in theirs.images]
+        if places and mine.prediction.shape[1:] == theirs.prediction.shape[1:]:
+            own, others = (list(each) for each in zip(*places, strict=True))
+            found.append(_difference(record, parent, mine.prediction[own], theirs.prediction[others]))
     return found
 
 
@@ -74,30 +76,57 @@ def _difference(record: Record, parent: Record, mine: NDArray[np.float32], their
     )
 
 
-def draw_differences(shown: list[Difference], *, images: int = 4, most: int = 24, theme: Theme = LIGHT) -> Axes | None:
-    """A row for each of the first ``most`` differences, a column per picture; None when there is nothing to show."""
+def draw_differences(shown: list[Difference], *, images: int = 2, most: int = 8, theme: Theme = LIGHT) -> Axes | None:
+    """A row for each of the first ``most`` networks, ``images`` columns for each form; None when there is nothing to show."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if not shown:
         return None
-    shown = shown[:most]
+    models = list(dict.fromkeys(each.model for each in shown))[:most]
+    forms = list(dict.fromkeys(each.name for each in shown if each.model in models))
+    by_place = {(each.model, each.name): each for each in shown}
     count = min(images, *(len(each.maps) for each in shown))
     height, width = shown[0].maps.shape[1:]
+    tile = 1.45, 1.45 * height / width
+    inner = tile[0] * count * len(forms), (tile[1] + 0.2) * len(models)
+    size = LEFT + inner[0] + 0.05, 0.3 + inner[1] + 0.75
     with mpl.rc_context(themes.rc(theme)):
-        figure = Figure(figsize=(2.2 + 1.9 * count, 0.8 + 1.95 * height / width * len(shown)), layout="compressed")
+        figure = Figure(figsize=size)
         FigureCanvasAgg(figure)
-        grid = figure.subplots(len(shown), count, squeeze=False)
-        for axes, each in zip(grid, shown, strict=True):
-            for ax, difference in zip(axes, each.maps, strict=False):
-                drawn = ax.imshow(difference, cmap="PuOr", vmin=-DIFFERENCE_SPAN, vmax=DIFFERENCE_SPAN)
-                ax.set(xticks=[], yticks=[])
-                ax.spines[:].set_visible(False)
-            label = f"{each.model}\n{each.name}\n{each.rms_m:.3f} m rms"
-            axes[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
-        bar = figure.colorbar(drawn, ax=grid, orientation="horizontal", aspect=50, extend="both", shrink=0.6)
-        bar.set_label("INT8 nearer (−) or farther (+) than the form that it was made from")
+        places = {
+            "left": LEFT / size[0],
+            "right": 1 - 0.05 / size[0],
+            "top": 1 - 0.3 / size[1],
+            "bottom": 0.75 / size[1],
+        }
+        grid = figure.subplots(
+            len(models),
+            count * len(forms),
+            squeeze=False,
+            gridspec_kw={**places, "wspace": 0.04, "hspace": 0.2 / tile[1]},
+        )
+        for ax in grid.flat:
+            ax.set(xticks=[], yticks=[], facecolor=theme.paper)
+            ax.spines[:].set_visible(False)
+        for row, model in enumerate(models):
+            grid[row, 0].set_ylabel(model, fontsize=9, rotation=0, ha="right", va="center")
+            for column, form in enumerate(forms):
+                axes = grid[row, count * column : count * (column + 1)]
+                if row == 0:
+                    axes[0].annotate(
+                        form, (0, 1), (0, 15), textcoords="offset points", xycoords="axes fraction", fontsize=9
+                    )
+                if (each := by_place.get((model, form))) is None:
+                    axes[0].set_title("not in this run", fontsize=8, fontweight="normal", pad=3, color=theme.quiet)
+                    continue
+                axes[0].set_title(f"{each.rms_m:.3f} m rms", fontsize=8, fontweight="normal", loc="left", pad=3)
+                for ax, difference in zip(axes, each.maps, strict=False):
+                    drawn = ax.imshow(difference, cmap="PuOr", vmin=-DIFFERENCE_SPAN, vmax=DIFFERENCE_SPAN)
+        below = figure.add_axes((LEFT / size[0], 0.5 / size[1], min(4.5, inner[0]) / size[0], 0.11 / size[1]))
+        bar = figure.colorbar(drawn, cax=below, orientation="horizontal", extend="both")
+        bar.set_label("nearer (−) or farther (+) than the form that it was made from", loc="left")
         bar.ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}" if value else "0")
     first: Axes = grid[0, 0]
     return first
@@ -119,6 +148,14 @@ def model_strip(panel: Panel, model: str) -> bytes:
         tiles.append(_coloured(prediction, "magma_r", *panel.limits))
         tiles.append(_coloured(relative_error(prediction, depth), "PuOr", -ERROR_SPAN, ERROR_SPAN))
     return _jpeg(tiles)
+
+
+def worst_strip(each: Worst, limits: tuple[float, float]) -> bytes:
+    """Input, ground truth, prediction and relative error of a network's worst image, side by side, as JPEG."""
+    truth = _coloured(np.where(each.depth > 0, each.depth, np.nan), "magma_r", *limits)
+    prediction = _coloured(each.prediction, "magma_r", *limits)
+    error = _coloured(relative_error(each.prediction, each.depth), "PuOr", -ERROR_SPAN, ERROR_SPAN)
+    return _jpeg([each.rgb.transpose(1, 2, 0), truth, prediction, error])  # (h, w, 3)
 
 
 def difference_strip(each: Difference, images: int = 6) -> bytes:

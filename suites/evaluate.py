@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 PICTURE_HEIGHT = 240
+WORST = 2
+"""Pictures kept of the images that a file sees worst, beside those spread over the data set."""
 _AHEAD_PER_WORKER = 2
 
 Progress = Callable[[int, int], None]
@@ -37,8 +39,8 @@ class Evaluation:
 
     ``metrics``: name: one value per image of ``images``, nan for an image without a pixel that counts. ``groups``: the group of
     each image (a camera), empty when the data set has none. ``skipped``: a line for each broken image that was left out.
-    ``rgb``: (S, 3, h, w) uint8, ``depth`` and ``prediction``: (S, h, w) float16 in metres, of S images spread over the data
-    set, at most 240 high.
+    ``rgb``: (S, 3, h, w) uint8, ``depth`` and ``prediction``: (S, h, w) float16 in metres, at most 240 high, of the S images
+    whose places in ``images`` are ``pictured``, rising: some spread over the data set, and the ``WORST`` by their RMSE.
     """
 
     dataset: str
@@ -51,6 +53,7 @@ class Evaluation:
     rgb: NDArray[np.uint8]
     depth: NDArray[np.float16]
     prediction: NDArray[np.float16]
+    pictured: list[int]
     groups: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -108,8 +111,8 @@ def evaluate_many(
 
     A file takes float32 rgb (1, 3, H, W) in [0, 1] and gives float32 depth in metres. Its input size is used; the one given
     beside it is for a file that leaves it open (None: the protocol's), and must agree with one that does not. ``samples``:
-    number of pictures kept. ``threads``: of ONNX Runtime; ``workers``: threads that read images ahead, a core each if left
-    out. Raises ``ValueError`` for a file that cannot be loaded or run, an unknown protocol, or when no image has valid ground
+    number of pictures kept beside the worst. ``threads``: of ONNX Runtime; ``workers``: threads that read images ahead, a
+    core each if left out. Raises ``ValueError`` for a file that cannot be loaded or run, an unknown protocol, or when no image has valid ground
     truth.
     """
     rules = lookup("protocol", protocol, PROTOCOLS)
@@ -124,9 +127,7 @@ def evaluate_many(
                 network.scores.append(prepared.score(prediction))
             except ValueError as error:
                 raise ValueError(f"{network.path}: {dataset.label(i)}: {error}") from None
-            if i in pictured:
-                shape = network.pictures[0][1].shape if network.pictures else None
-                network.pictures.append(_picture(prepared, prediction, shape))
+            network.picture(i, prepared, prediction, always=i in pictured)
         if progress is not None:
             progress(i + 1, count)
     if networks and all(math.isnan(scores["rmse_m"]) for scores in networks[0].scores):
@@ -142,7 +143,8 @@ class _Network:
     session: InferenceSession
     size: tuple[int, int] | None
     scores: list[dict[str, float]] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: dict[int, Picture] = field(default_factory=dict)
+    worst: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path, threads: int, size: tuple[int, int] | None) -> _Network:
@@ -159,7 +161,22 @@ class _Network:
             raise ValueError(f"{self.path}: expected one depth map, its first output is {output.shape}")
         return output
 
+    def picture(self, i: int, prepared: Prepared, prediction: NDArray[np.float32], *, always: bool) -> None:
+        """Keep the picture of image ``i``, just scored, if ``always`` or while it is among the worst so far."""
+        if not always:
+            error = self.scores[i]["rmse_m"]
+            if math.isnan(error) or (len(self.worst) == WORST and error <= min(self.worst.values())):
+                return
+            self.worst[i] = error
+            if len(self.worst) > WORST:
+                better = min(self.worst, key=self.worst.__getitem__)
+                del self.worst[better], self.pictures[better]
+        shape = next((depth.shape for _, depth, _ in self.pictures.values()), None)
+        self.pictures[i] = _picture(prepared, prediction, shape)
+
     def evaluation(self, dataset: DepthDataset, count: int, protocol: str) -> Evaluation:
+        pictured = sorted(self.pictures)
+        rgb, depth, prediction = zip(*(self.pictures[i] for i in pictured), strict=True)
         return Evaluation(
             dataset=dataset.name,
             split=dataset.split,
@@ -168,9 +185,10 @@ class _Network:
             size=self.size,
             images=[dataset.label(i) for i in range(count)],
             metrics={name: [scores[name] for scores in self.scores] for name in ALL_METRICS},
-            rgb=np.stack([rgb for rgb, _, _ in self.pictures]),
-            depth=np.stack([depth for _, depth, _ in self.pictures]),
-            prediction=np.stack([prediction for _, _, prediction in self.pictures]),
+            rgb=np.stack(rgb),
+            depth=np.stack(depth),
+            prediction=np.stack(prediction),
+            pictured=pictured,
             groups=list(dataset.groups[:count]),
             skipped=list(dataset.skipped),
         )

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from depthbench.reports import effects, pictures, plots, theme
-from depthbench.reports.load import Run
+from depthbench.reports import effects, pictures, plots, strips, theme
+from depthbench.reports.load import Run, load_run
 from depthbench.reports.pareto import fronts
 
 
@@ -74,6 +76,41 @@ def test_pictures_show_the_least_compressed_form_on_common_images(run: Run) -> N
     assert limits == {panel.limits}
     errors = {grid[row, column].images[0].get_clim() for row in range(1, 7) for column in (1, 3, 5)}
     assert errors == {(-0.5, 0.5)}
+
+
+def test_worst_cases_are_each_networks_own(run: Run) -> None:
+    worst = pictures.worst_cases(run)
+    assert [each.model for each in worst] == list(dict.fromkeys(run.cells["model"]))
+    for each, record in zip(worst, pictures.representatives(run, pictured=True).values(), strict=True):
+        samples = pictures.read_samples(run, record)
+        assert each.rmse_m == max(samples.rmse(i) for i in range(len(samples.rgb)))
+    grid = pictures.draw_worst(worst)
+    assert grid.shape == (len(worst), 4)
+    assert [axes.texts[0].get_text() for axes in grid[:, 3]] == [f"{each.rmse_m:.2f}" for each in worst]
+
+
+def test_differences_compare_the_images_that_both_have(run: Run, tmp_path: Path) -> None:
+    run = load_run(shutil.copytree(run.folder.root, tmp_path / "run"))
+    changed = next(record for record in run.records if record.recipe == "int8" and record.evaluation)
+    path = run.folder.samples_path(changed.evaluation or "")
+    with np.load(path) as file:
+        kept = {name: values[::-1][:3] for name, values in file.items()}  # three of the four, in another order
+    before = next(each for each in strips.differences(run) if each.model == changed.model and each.name == "int8")
+    np.savez(path, **kept)
+    after = next(each for each in strips.differences(run) if each.model == changed.model and each.name == "int8")
+    np.testing.assert_array_equal(after.maps, before.maps[::-1][:3])
+
+
+def test_cells_far_above_the_front_stand_at_the_upper_edge(run: Run) -> None:
+    front = next(front for front in fronts(run.cells) if front.target == "cpu")
+    far = front.cells.index[~front.cells["on_front"]][-1]
+    cells = front.cells.assign(rmse_m=front.cells["rmse_m"].where(front.cells.index != far, 9.0))
+    ax = plots.draw_front(replace(front, cells=cells))
+    assert ax.get_ylim()[1] < 3
+    marks = {line.get_gid(): line for line in ax.get_lines() if line.get_gid()}
+    assert len(marks) == len(cells)
+    assert marks[f"at-{cells.loc[far, 'id']}"].get_ydata() == [0.985]
+    assert "⌃ 1 cell is off the picture, with an RMSE up to 9.00 m" in [text.get_text() for text in ax.texts]
 
 
 def test_relative_error_ignores_invalid_depth() -> None:

@@ -78,6 +78,7 @@ def test_whole_report(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Non
         "cells.md",
         "cells.tex",
         "pictures.png",
+        "worst.png",
         "int8_differences.png",
     }
     others |= {f"{name}.{kind}" for name in ("overview", "boards", "compression") for kind in ("ipynb", "html")}

@@ -65,8 +65,8 @@ def test_perfect_network(root: Path, tmp_path: Path) -> None:
     assert math.isnan(summary["rmse_m_0_1m"])  # no image has anything so near
     assert result.size == (32, 64)
     assert seen == [(i + 1, 7) for i in range(7)]
-    assert (result.rgb.shape, result.rgb.dtype) == ((3, 3, 40, 60), np.uint8)
-    assert (result.depth.shape, result.depth.dtype) == ((3, 40, 60), np.float16)
+    assert (result.rgb.shape, result.rgb.dtype) == ((5, 3, 40, 60), np.uint8)
+    assert (result.depth.shape, result.depth.dtype) == ((5, 40, 60), np.float16)
     assert np.allclose(result.prediction, result.depth, rtol=2e-3)
     assert [int(rgb[0, 0, 0]) * 10 / 255 for rgb in result.rgb] == pytest.approx(result.depth[:, 0, 0], rel=2e-3)
 
@@ -77,6 +77,15 @@ def test_a_tenth_too_far(root: Path, tmp_path: Path) -> None:
     assert result.metrics["abs_rel"] == pytest.approx([0.1] * 4, rel=1e-4)
     assert result.metrics["rmse_log"] == pytest.approx([math.log(1.1)] * 4, rel=1e-4)
     assert result.summary()["rmse_m"] == pytest.approx(np.mean(result.metrics["rmse_m"]))
+
+
+def test_the_worst_images_are_pictured(root: Path, tmp_path: Path) -> None:
+    result = evaluate_onnx(_network(tmp_path / "m.onnx", factor=11.0), _open(root), "native", samples=2)
+    errors = result.metrics["rmse_m"]
+    worst = sorted(range(1, 6), key=lambda i: -errors[i])[:2]  # the first and the last are pictured anyway
+    assert result.pictured == sorted({0, 6, *worst})
+    shown = [np.sqrt(np.mean((p.astype(float) - d) ** 2)) for p, d in zip(result.prediction, result.depth, strict=True)]
+    assert shown == pytest.approx([errors[i] for i in result.pictured], rel=0.02)
 
 
 def test_open_input_size_is_the_callers_or_the_protocols(root: Path, tmp_path: Path) -> None:
