@@ -1,4 +1,4 @@
-"""What stands in an ONNX file: its digest, its nodes, which convolutions run in INT8, whether TensorRT can take it.
+"""What stands in an ONNX file: its digest, its nodes, what ONNX Runtime makes of it, whether TensorRT can take it.
 
 Needs onnx and onnxruntime, never torch.
 """
@@ -10,13 +10,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
@@ -62,13 +63,6 @@ def optimized(path: Path, level: ort.GraphOptimizationLevel) -> onnx.ModelProto:
         return onnx.load(target)
 
 
-def int8_convolutions(path: Path) -> tuple[int, int]:
-    """Convolutions that ONNX Runtime executes in INT8, and all convolutions, of its optimized graph for the CPU."""
-    kinds = Counter(node.op_type for node in optimized(path, ort.GraphOptimizationLevel.ORT_ENABLE_ALL).graph.node)
-    int8 = kinds["QLinearConv"] + kinds["ConvInteger"]
-    return int8, int8 + kinds["Conv"] + kinds["FusedConv"] + kinds["ConvTranspose"]
-
-
 def check_trt_form(path: Path) -> None:
     """``ValueError`` that names the nodes, unless TensorRT's ONNX parser can take the quantization in the file.
 
@@ -98,6 +92,11 @@ def check_trt_form(path: Path) -> None:
         if nodes:
             more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
             raise ValueError(f"{path}: not for TensorRT: {fault} in {', '.join(nodes[:3])}{more}")
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """The value of a node's attribute, or ``default`` when it is left out."""
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def initial_values(graph: onnx.GraphProto) -> Mapping[str, NDArray[np.generic]]:

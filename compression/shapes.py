@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 from torch import Tensor, nn
 
+HEADS = ("num_heads", "heads", "num_attention_heads")
+"""Attributes in which an attention module keeps its number of heads."""
 
-def shape_like(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+
+def shape_like(module: nn.Module, state: Mapping[str, Tensor], heads: Mapping[str, int] | None = None) -> nn.Module:
     """A copy of ``module`` in the shapes of ``state``, with its values loaded: a pruned network from its weights alone.
 
     Parameters and buffers take the shape they have in ``state``; channel counts of convolutions (depthwise ones
-    included), linear layers and norms follow. ``ValueError`` names the first key that ``module`` does not have, that is
-    missing from ``state``, or whose number of dimensions differs.
+    included), linear layers and norms follow. ``heads``: the number of heads of attention modules that have lost some, by
+    name: weights do not tell it. ``ValueError`` names the first key that ``module`` does not have, that is missing from
+    ``state``, or whose number of dimensions differs.
     """
     own = module.state_dict()
     for problem, keys in (("unknown", state.keys() - own.keys()), ("missing", own.keys() - state.keys())):
@@ -33,7 +39,30 @@ def shape_like(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
                 setattr(owner, name, buffer.new_empty(state[prefix + name].shape))
         _follow(owner, prefix)
     shaped.load_state_dict(state)
+    set_heads(shaped, heads or {})
     return shaped
+
+
+def head_count(owner: nn.Module) -> int | None:
+    """The number of heads that an attention module keeps in one of ``HEADS``; None for any other module."""
+    return next((n for n in (getattr(owner, name, None) for name in HEADS) if isinstance(n, int)), None)
+
+
+def set_heads(module: nn.Module, heads: Mapping[str, int]) -> None:
+    """Give attention modules of ``module``, by name, another number of heads, in place."""
+    for name, count in heads.items():
+        owner = module.get_submodule(name)
+        setattr(owner, next(key for key in HEADS if isinstance(getattr(owner, key, None), int)), count)
+
+
+def state_digest(module: nn.Module) -> str:
+    """First 20 hexadecimal digits of the SHA-256 of a network's tensors, their names and shapes, and its numbers of heads."""
+    sha = hashlib.sha256()
+    for key, value in module.state_dict().items():
+        sha.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        sha.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+    sha.update(repr([head_count(owner) for owner in module.modules()]).encode())
+    return sha.hexdigest()[:20]
 
 
 def _owners(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:

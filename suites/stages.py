@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthbench.compression.recipes import Recipe
-from depthbench.suites.compressing import network
+from depthbench.suites.compressing import network, steps_data
+from depthbench.suites.file_context import FileContext
 from depthbench.suites.models import ModelSpec, file_sha256
 from depthbench.suites.plan import digest, library_versions, recipe_identity
 from depthbench.suites.results import Lineage
 from depthbench.suites.source import DataSource
-from depthbench.suites.store import Store
+from depthbench.suites.store import Entry, Store
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ArtefactSpec:
-    """What a deployed file is made of: network × size × precision × opset, and the calibration images when it is INT8."""
+    """What a deployed file is made of: network × size × precision with its options × opset, and the calibration images."""
 
     model: ModelSpec
     recipe: Recipe
@@ -41,8 +42,9 @@ class ArtefactSpec:
             {
                 "model": [self.model.kind, self.model.name, self.model.digest],
                 "recipe": recipe_identity(self.model, self.recipe),
+                "steps_data": steps_data(self.model, self.recipe, self.source),
                 "size": self.size,
-                "precision": self.precision,
+                "precision": self.recipe.precision_identity(self.precision),
                 "opset": self.opset,
                 "calibration": [self.calibration_digest, self.source.protocol] if self.calibration_digest else None,
                 "versions": library_versions(),
@@ -66,10 +68,15 @@ class Artefact:
 
 def artefact(spec: ArtefactSpec) -> Artefact:
     """The deployed file of a specification: exported, converted to its precision, profiled; made once, kept in the store."""
-    entry = Store("artefacts").make(spec.key, lambda folder: _build_artefact(spec, folder))
+    key = spec.key
+    return stored_artefact(spec, key, Store("artefacts").make(key, lambda folder: _build_artefact(spec, folder)))
+
+
+def stored_artefact(spec: ArtefactSpec, key: str, entry: Entry) -> Artefact:
+    """The artefact that an entry of the store holds."""
     meta = entry.meta
     return Artefact(
-        key=spec.key,
+        key=key,
         path=entry.folder / "model.onnx",
         sha256=meta["sha256"],
         size=spec.size,
@@ -81,7 +88,7 @@ def artefact(spec: ArtefactSpec) -> Artefact:
 
 
 def _build_artefact(spec: ArtefactSpec, folder: Path) -> dict[str, Any]:
-    from depthbench.compression.steps import PRECISION_STEPS
+    from depthbench.compression.precision_steps import PRECISION_STEPS
     from depthbench.suites.export import export_onnx
     from depthbench.suites.profile import profile_model
 
@@ -97,11 +104,13 @@ def _build_artefact(spec: ArtefactSpec, folder: Path) -> dict[str, Any]:
         export_onnx(module, exported, spec.size, opset=spec.opset)
         lineage.append(Lineage("onnx", file_sha256(exported), {"opset": spec.opset, "size": list(spec.size)}))
     deployed = folder / "model.onnx"
-    report = PRECISION_STEPS[spec.precision](exported, deployed, spec.source.calibration(spec.size))
+    options = spec.recipe.precision_options(spec.precision)
+    context = FileContext(spec.source, spec.size, spec.calibration_digest)
+    report = PRECISION_STEPS[spec.precision](exported, deployed, context, **options)
     sha256 = file_sha256(deployed)
     if spec.precision != "fp32":
-        options = {"calibration": spec.calibration_digest} if spec.calibration_digest else {}
-        lineage.append(Lineage(spec.precision, sha256, options))
+        images = {"calibration": spec.calibration_digest} if spec.calibration_digest else {}
+        lineage.append(Lineage(spec.precision, sha256, {**options, **images}))
         reports = [*reports, {"step": spec.precision, **report}]
     profile = profile_model(module, deployed, spec.size)
     if module is not None and spec.model.variant is not None:

@@ -66,6 +66,7 @@ def deployed(
     root: Path | None = None,
 ) -> Artefact:
     """The file that a recipe deploys on a kind of target; made once, kept in the store."""
+    from depthbench.compression.precisions import calibrated
     from depthbench.compression.recipes import RECIPES
     from depthbench.suites.data import DATASETS, open_dataset
     from depthbench.suites.models import resolve_model
@@ -84,7 +85,7 @@ def deployed(
     if spec.kind == "onnx" and size is not None and parse_size(size) != pixels:
         raise ValueError(f"{spec.path}: its input is {pixels[0]}x{pixels[1]}, not {size}")
     calibration, count = None, 0
-    if precision.startswith("int8"):
+    if calibrated(precision):
         images = open_dataset(calibrate_on, "calibration", root=root, limit=CALIBRATION_IMAGES)
         prepare_images(images, progress)
         calibration, count = images.digest, len(images)

@@ -11,7 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from depthbench.compression.graph import check_trt_form, file_digest, int8_convolutions, node_histogram, read_model
+from depthbench.compression.executed import executed
+from depthbench.compression.graph import check_trt_form, file_digest, node_histogram, read_model
+from depthbench.suites.graph import load_graph
 
 Exported = Callable[[str, int], Path]
 
@@ -47,7 +49,9 @@ def test_digest_and_histogram(exported: Exported) -> None:
 
 
 def test_a_float_file_has_no_int8_convolution(exported: Exported) -> None:
-    assert int8_convolutions(exported("dense", 17)) == (0, 15)
+    found = executed(exported("dense", 17))
+    assert (found.int8_convolutions, found.convolutions, found.int8_share) == (0, 15, 0)
+    assert sum(found.macs.values()) == load_graph(exported("dense", 17)).macs
 
 
 def test_trt_form_accepts_symmetric_int8(tmp_path: Path) -> None:
@@ -108,4 +112,4 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, exported: Exported)
 def test_a_file_that_onnxruntime_refuses_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.onnx", [helper.make_node("Celu", ["x"], ["y"], "celu", domain="nowhere")])
     with pytest.raises(ValueError, match=r"a\.onnx: ONNX Runtime refuses it \(.*nowhere.*\)$"):
-        int8_convolutions(path)
+        executed(path)

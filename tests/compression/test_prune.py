@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from depthbench.compression.prune import count_macs, count_params, prune, shape_like
+from depthbench.compression.options import prune_options
+from depthbench.compression.prune import prune
+from depthbench.compression.prune_costs import count_macs, count_params
+from depthbench.compression.shapes import shape_like
 
 Build = Callable[[str], nn.Module]
 
 TOYS = ("tokens", "dense", "unfold")
 CATALOGUE = ("tst-t", "tst-s", "tst-b", "fastdepth", "fastdepth-pruned", "mobilevit-xxs")
 EXAMPLE = torch.zeros(1, 3, 64, 64)
+
+
+def pruned(parent: nn.Module, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    return prune(parent, prune_options({"size": (64, 64), **options}))
 
 
 def test_macs_and_parameters_of_layers_with_known_cost() -> None:
@@ -39,7 +47,7 @@ def test_macs_and_parameters_of_layers_with_known_cost() -> None:
 
 def check(parent: nn.Module, tolerance: float) -> nn.Module:
     before = {key: value.clone() for key, value in parent.state_dict().items()}
-    child, report = prune(parent, EXAMPLE, macs_ratio=0.3)
+    child, report = pruned(parent, macs_ratio=0.3)
     assert all(torch.equal(value, before[key]) for key, value in parent.state_dict().items())
     macs = count_macs(child, EXAMPLE)
     assert report["macs_ratio_achieved"] == pytest.approx(1 - macs / count_macs(parent, EXAMPLE), abs=1e-5)
@@ -76,7 +84,7 @@ def test_catalogue_reaches_the_target(name: str, build: Build) -> None:
 
 def test_a_block_applied_three_times_stays_one(build: Build) -> None:
     parent = build("tokens")
-    child, _ = prune(parent, EXAMPLE, macs_ratio=0.3)
+    child, _ = pruned(parent, macs_ratio=0.3)
     assert [name for name, _ in child.named_parameters()] == [name for name, _ in parent.named_parameters()]
     applied = []
     child.block.register_forward_hook(lambda *_: applied.append(1))  # type: ignore[union-attr]
@@ -86,7 +94,7 @@ def test_a_block_applied_three_times_stays_one(build: Build) -> None:
 
 def test_attention_keeps_its_heads_and_loses_the_same_dimensions_in_each(build: Build) -> None:
     parent = build("unfold")
-    child, _ = prune(parent, EXAMPLE, macs_ratio=0.4, round_to=4)
+    child, _ = pruned(parent, macs_ratio=0.4, round_to=4)
     block, old = child.blocks[0], parent.blocks[0]  # type: ignore[index]
     assert block.q.weight.shape[0] == block.k.weight.shape[0] == block.v.weight.shape[0] == block.out.weight.shape[1]
     assert block.q.weight.shape[0] < old.q.weight.shape[0]
@@ -112,7 +120,7 @@ def test_dead_channels_go_first_and_the_output_stays(build: Build) -> None:
             elif isinstance(layer, nn.BatchNorm2d):
                 layer.weight[1::2] = 0
                 layer.bias[1::2] = 0
-    child, report = prune(parent, EXAMPLE, macs_ratio=0.4, round_to=4)
+    child, report = pruned(parent, macs_ratio=0.4, round_to=4)
     assert len(report["channels"]) > 10
     rgb = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -121,7 +129,7 @@ def test_dead_channels_go_first_and_the_output_stays(build: Build) -> None:
 
 def test_fixed_filters_and_the_output_are_left_alone(build: Build) -> None:
     parent = build("tokens")
-    child, report = prune(parent, EXAMPLE, macs_ratio=0.5)
+    child, report = pruned(parent, macs_ratio=0.5)
     assert torch.equal(child.sobel.weight, parent.sobel.weight)  # type: ignore[union-attr,arg-type]
     assert child.head.weight.shape[0] == 1  # type: ignore[union-attr,index]
     # the edge map is the last input of the refinement, and its weights are still the last ones
@@ -147,47 +155,30 @@ def test_the_least_important_channels_go(scope: str, importance: str) -> None:
         for i in range(32):
             parent[0].weight[i] *= 1 + i
             parent[2].weight[:, i] *= 1 + i
-    child, report = prune(parent, EXAMPLE, macs_ratio=0.5, importance=importance, scope=scope)
+    child, report = pruned(parent, macs_ratio=0.5, importance=importance, scope=scope)
     assert torch.equal(child[0].weight, parent[0].weight[16:])
     assert (report["importance"], report["scope"], report["round_to"]) == (importance, scope, 16)
     assert "round_to_asked" not in report
 
 
 def test_pruning_is_reproducible(build: Build) -> None:
-    first, second = (prune(build("dense"), EXAMPLE, macs_ratio=0.3)[0].state_dict() for _ in range(2))
+    first, second = (pruned(build("dense"), macs_ratio=0.3)[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_narrow_layers_are_rounded_finer_and_the_report_says_so() -> None:
     torch.manual_seed(0)
     parent = nn.Sequential(nn.Conv2d(3, 20, 3, padding=1), nn.ReLU(), nn.Conv2d(20, 1, 1)).train()
-    child, report = prune(parent, EXAMPLE, macs_ratio=0.3)
+    child, report = pruned(parent, macs_ratio=0.3)
     assert (report["round_to_asked"], report["round_to"]) == (16, 2)
     assert report["channels"] == {"0": [20, 14]}
     assert child.training
 
 
-@pytest.mark.parametrize(
-    ("keywords", "message"),
-    [
-        ({"macs_ratio": 1.4}, "macs_ratio: 1.4 is not in (0, 1)"),
-        ({"macs_ratio": 0.0}, "macs_ratio: 0.0 is not in (0, 1)"),
-        ({"macs_ratio": 0.3, "round_to": 0}, "round_to: 0 is not a positive whole number"),
-        ({"macs_ratio": 0.3, "importance": "taylor"}, "importance: 'taylor' is none of l1, l2"),
-        ({"macs_ratio": 0.3, "scope": "local"}, "scope: 'local' is none of uniform, global"),
-        ({"macs_ratio": 0.3, "max_channel_ratio": 1.0}, "max_channel_ratio: 1.0 is not in (0, 1)"),
-    ],
-)
-def test_bad_options(keywords: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError) as error:  # noqa: PT011 (the whole text is compared below)
-        prune(nn.Conv2d(3, 1, 1), EXAMPLE, **keywords)  # type: ignore[arg-type]
-    assert str(error.value) == message
-
-
 def test_a_ratio_out_of_reach_names_the_nearest() -> None:
     parent = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 1, 1))
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the whole text is compared below)
-        prune(parent, EXAMPLE, macs_ratio=0.9)
+        pruned(parent, macs_ratio=0.9)
     assert str(error.value) == (
         "macs_ratio: 0.9 cannot be met; the nearest is 0.750 with at most 75% of the channels of a layer removed"
     )
@@ -203,7 +194,7 @@ def test_constants_among_features_are_refused() -> None:
             return self.head(torch.cat([F.relu(rgb[:, :1]), self.conv(rgb)], 1))
 
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the whole text is compared below)
-        prune(Edges(), EXAMPLE, macs_ratio=0.3)
+        pruned(Edges(), macs_ratio=0.3)
     assert str(error.value) == (
         "Edges cannot be pruned: it concatenates channels that no weight has made with features; "
         "they must come last, behind one tensor"

@@ -16,22 +16,18 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from depthbench.compression.calibration import RANGES
+from depthbench.compression.executed import executed
 from depthbench.compression.graph import (
     check_trt_form,
     initial_values,
-    int8_convolutions,
     node_histogram,
     optimized,
     read_model,
 )
-from depthbench.compression.quantize import (
-    RANGES,
-    _prepared,
-    _shield_upsampling,
-    quantize_int8,
-    quantize_int8_trt,
-    to_fp16,
-)
+from depthbench.compression.half import to_fp16
+from depthbench.compression.prepared import prepared, shield_upsampling, tile_few_outputs
+from depthbench.compression.quantize import quantize_int8, quantize_int8_trt
 from depthbench.suites.export import export_onnx
 
 Exported = Callable[[str, int], Path]
@@ -68,13 +64,42 @@ def test_int8_of_the_catalogue_runs_its_convolutions_in_int8(
 ) -> None:
     source, out = exported(name, 17), tmp_path / "int8.onnx"
     report = quantize_int8(source, out, calibration)
-    int8, total = int8_convolutions(out)
+    found = executed(out)
+    int8, total = found.int8_convolutions, found.convolutions
     assert total == node_histogram(source)["Conv"]
     assert int8 == total - few_channels(source) >= total - 3
     assert (report["int8_convolutions"], report["convolutions"]) == (int8, total)
-    assert (report["calibration_images"], report["ranges"]) == (4, "mean")
+    assert (report["calibration_images"], report["ranges"]) == (4, "minmax")
     assert out.stat().st_size < 0.75 * source.stat().st_size
     assert sqnr_db(run(source, unseen), run(out, unseen)) > 8
+    assert report["sqnr_db"] == pytest.approx(sqnr_db(run(source, calibration), run(out, calibration)), abs=0.01)
+    assert report["int8_macs_share"] == round(executed(out).int8_share, 4)
+
+
+@pytest.mark.parametrize("name", ["tst-s", "fastdepth", "mobilevit-xxs"])
+def test_everything_in_int8_is_nine_tenths_of_what_is_multiplied(
+    name: str, exported: Exported, calibration: Images, unseen: Images, tmp_path: Path
+) -> None:
+    source, out = exported(name, 17), tmp_path / "int8.onnx"
+    report = quantize_int8(source, out, calibration, everything=True)
+    assert report["int8_macs_share"] == round(executed(out).int8_share, 4) >= 0.9
+    assert report["int8_convolutions"] == report["convolutions"]
+    assert sqnr_db(run(source, unseen), run(out, unseen)) > 8
+
+
+@pytest.mark.parametrize("name", ["dense", "tokens"])
+def test_forms_of_scales(name: str, exported: Exported, calibration: Images, unseen: Images, tmp_path: Path) -> None:
+    source = exported(name, 17)
+    for per_channel, symmetric in ((False, False), (True, True)):
+        quantize_int8(source, tmp_path / "a.onnx", calibration, per_channel=per_channel, symmetric=symmetric)
+        graph = read_model(tmp_path / "a.onnx").graph
+        values = initial_values(graph)
+        quantizers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+        assert {values[node.input[2]].dtype.name for node in quantizers} == {"int8" if symmetric else "uint8"}
+        assert any(values[node.input[2]].any() for node in quantizers) == (not symmetric)
+        weights = [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in values]
+        assert (max(values[node.input[1]].size for node in weights) > 1) == per_channel
+        assert sqnr_db(run(source, unseen), run(tmp_path / "a.onnx", unseen)) > 8
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -139,7 +164,7 @@ def test_int8_keeps_the_output_and_the_tokens_in_float(exported: Exported, calib
     while node.op_type != "DequantizeLinear":
         behind.append(node.op_type)
         node = producer[node.input[0]]
-    assert sorted(behind) == ["Mul", "Resize", "Sigmoid", "Sub"]
+    assert sorted(behind) == ["DepthToSpace", "Mul", "Resize", "Sigmoid", "Sub"]
     assert producer[node.input[0]].op_type in ("QLinearConv", "Transpose", "Reshape")
 
 
@@ -152,12 +177,47 @@ def test_upsampling_keeps_channels_before_pixels(exported: Exported, calibration
 
 
 def test_the_shield_changes_nothing(exported: Exported, unseen: Images, tmp_path: Path) -> None:
-    model = _prepared(exported("dense", 17))
+    model = prepared(exported("dense", 17))
     onnx.save(model, tmp_path / "bare.onnx")
-    _shield_upsampling(model)
+    shield_upsampling(model)
     onnx.save(model, tmp_path / "shielded.onnx")
     assert node_histogram(tmp_path / "shielded.onnx")["Reshape"] == 6
     np.testing.assert_array_equal(run(tmp_path / "shielded.onnx", unseen), run(tmp_path / "bare.onnx", unseen))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "stride", "size", "tiled"), [(1, 1, 64, 1), (2, 2, 64, 1), (4, 1, 64, 1), (5, 1, 64, 0), (2, 2, 63, 0)]
+)
+def test_tiles_of_few_outputs(outputs: int, stride: int, size: int, tiled: int, unseen: Images, tmp_path: Path) -> None:
+    rng, source = np.random.default_rng(0), tmp_path / "plain.onnx"
+    shapes = {"w": (outputs, 3, 3, 3), "b": (outputs,)}
+    values = [onnx.numpy_helper.from_array(rng.normal(size=s).astype(np.float32), n) for n, s in shapes.items()]
+    conv = onnx.helper.make_node("Conv", ["rgb", "w", "b"], ["y"], strides=[stride] * 2, pads=[1] * 4)
+    ends = [
+        onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (
+            ("rgb", [1, 3, size, size]),
+            ("y", [1, outputs, *[(size + 1) // stride if stride > 1 else size] * 2]),
+        )
+    ]
+    graph = onnx.helper.make_graph([conv], "one", ends[:1], ends[1:], values)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), source)
+    model = prepared(source)
+    tile_few_outputs(model)
+    onnx.save(model, tmp_path / "tiled.onnx")
+    assert node_histogram(tmp_path / "tiled.onnx").get("DepthToSpace", 0) == tiled
+    images = [image[:, :, :size, :size] for image in unseen]
+    np.testing.assert_allclose(run(tmp_path / "tiled.onnx", images), run(source, images), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "tiles"), [("tokens", 2), ("unfold", 1)])
+def test_tiles_change_nothing(name: str, tiles: int, exported: Exported, unseen: Images, tmp_path: Path) -> None:
+    model = prepared(exported(name, 17))
+    onnx.save(model, tmp_path / "plain.onnx")
+    tile_few_outputs(model)
+    onnx.save(model, tmp_path / "tiled.onnx")
+    assert node_histogram(tmp_path / "tiled.onnx")["DepthToSpace"] == tiles
+    np.testing.assert_allclose(run(tmp_path / "tiled.onnx", unseen), run(tmp_path / "plain.onnx", unseen), atol=1e-4)
 
 
 @pytest.mark.parametrize("ranges", list(RANGES))
@@ -211,7 +271,10 @@ def test_calibration_that_cannot_be_used(quantize: Quantize, exported: Exported,
 
 
 def test_unknown_ranges_and_files(exported: Exported, calibration: Images, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^ranges: 'mode' is none of mean, minmax, percentile, entropy$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^ranges: unknown value 'mode'; did you mean mean\? \(choices: entropy, mean, minmax, percentile\)$",
+    ):
         quantize_int8(exported("dense", 17), tmp_path / "out.onnx", calibration, ranges="mode")
     truncated = tmp_path / "truncated.onnx"
     truncated.write_bytes(exported("dense", 17).read_bytes()[:1000])

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from depthbench.compression.options import prune_options
 from depthbench.compression.prune import prune
 from depthbench.compression.shapes import shape_like
 
@@ -18,7 +19,7 @@ Build = Callable[[str], nn.Module]
 
 def test_through_a_file(build: Build, tmp_path: Path) -> None:
     parent = build("tokens")
-    child, _ = prune(parent, torch.zeros(1, 3, 64, 64), macs_ratio=0.3)
+    child, _ = prune(parent, prune_options({"macs_ratio": 0.3, "size": (64, 64)}))
     save_file(child.state_dict(), tmp_path / "child.safetensors")
     rebuilt = shape_like(parent, load_file(tmp_path / "child.safetensors"))
     rgb = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 import torch
 
-from depthbench.compression.prune import count_macs
-from depthbench.compression.quantize import to_fp16
+from depthbench.compression.half import to_fp16
+from depthbench.compression.prune_costs import count_macs
 from depthbench.compression.recipes import RECIPES
 from depthbench.suites.checkpoint import read_tensors
 from depthbench.suites.compressing import network, train_child
@@ -19,7 +19,6 @@ from depthbench.suites.export import export_onnx
 from depthbench.suites.models import WEIGHTS, build_model, resolve_model, weights_path
 from depthbench.suites.plan import shipped_child
 from depthbench.suites.source import DataSource
-from depthbench.suites.training_config import load_config
 from depthbench.tst.layers import TransformerBlock
 
 SHIPPED = ("tst-t", "tst-s", "tst-b", "fastdepth", "fastdepth-pruned", "mobilevit-xxs")
@@ -71,8 +70,11 @@ def test_prune30(model: str) -> None:
 
 def test_a_childs_training_is_not_continued_from_other_weights(tmp_path: Path) -> None:
     (tmp_path / "parent").write_text("other")
-    with pytest.raises(ValueError, match=r"holds a child of other weights of tst-t: use another folder or delete it$"):
-        train_child(resolve_model("tst-t"), RECIPES["prune30"], load_config("finetune"), tmp_path)
+    with pytest.raises(
+        ValueError,
+        match=r"holds a child of tst-t by another recipe or of other weights: use another folder or delete it$",
+    ):
+        train_child(resolve_model("tst-t"), RECIPES["prune30"], tmp_path)
 
 
 def test_a_child_of_other_weights_is_refused() -> None:
