@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from depthbench.suites.results import Latency
     from depthbench.suites.targets import Target
     from depthbench.suites.targets.board_results import Outcome
-    from depthbench.suites.targets.desktop_cpu import CpuSettings, Measured
+    from depthbench.suites.targets.desktop_cpu import CpuSettings
     from depthbench.suites.targets.measuring import Work
 
 Profile = Annotated[str, typer.Option(help="quick, standard or sustained.")]
@@ -38,43 +38,81 @@ def measure(
     affinity: Annotated[
         str | None, typer.Option(metavar="CORES", help="Cores to be bound to, for example 0,2-3; any if left out.")
     ] = None,
-    runtime: Annotated[str, typer.Option(help="On a CPU: onnxruntime or openvino.")] = "onnxruntime",
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="On a CPU onnxruntime (default) or openvino, on a GPU torch (default) or onnxruntime."),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="SIZES", help="Throughput at these batch sizes too, for example 1,4,8.")
+    ] = None,
     profile: Profile = "quick",
+    out_file: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write raw samples, warm-ups and the environment too (JSON).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Latency of a model on a target: median with a 95 % interval, and the ratio to another one measured beside it."""
+    from dataclasses import asdict
+
+    from depthbench.suites.cli.measured import comparison, figures
     from depthbench.suites.names import lookup
+    from depthbench.suites.plan import library_versions
+    from depthbench.suites.results import write_json
     from depthbench.suites.targets import TARGETS
     from depthbench.suites.targets import desktop_cpu as cpu
+    from depthbench.suites.targets.batches import parse_batches
+    from depthbench.suites.targets.desktop_cuda import check_runtime
 
     chosen = lookup("target", target, TARGETS)
     lookup("profile", profile, cpu.PROFILES)
     if chosen.how == "predicted":
         raise ValueError(f"{target} is a predicted board: use depthbench predict {model} --board {target}")
-    if chosen.kind != "cpu" and (threads is not None or affinity is not None or runtime != "onnxruntime"):
-        raise ValueError(f"--threads, --affinity and --runtime are for a CPU, not for {target}")
-    cores = None if affinity is None else parse_cores(affinity)
-    default = len(cores) if cores and chosen.threads == "all" else cpu.thread_count(chosen.threads)
-    settings = cpu.CpuSettings(threads or default, cores, runtime)
-    cpu.check_settings(settings)
+    settings = _settings(chosen, threads, affinity, runtime)
+    sizes = () if batch is None else parse_batches(batch)
+    if sizes and chosen.kind == "board":
+        raise ValueError(f"--batch is for a CPU or a GPU, not for {target}")
     if (reason := chosen.probe()) is not None:
         raise ValueError(f"target {target} is not available: {reason}")
+    if chosen.kind == "cuda":
+        check_runtime(settings.runtime)
     with stages() as progress:
         work = [_work(model, recipe, size, chosen, progress)]
         if against is not None:
             other, _, other_recipe = against.partition("@")
             work.append(_work(other, other_recipe or "fp32", size, chosen, progress))
-        first, *rest = _measured(chosen, work, profile, settings, partial(_tell, progress))
+        first, *rest = _measured(chosen, work, profile, settings, sizes, partial(_tell, progress))
     result: dict[str, Any] = {"model": model, "recipe": recipe, "target": target}
     if chosen.kind == "cpu":
-        result |= {"threads": settings.threads, "runtime": runtime}
-    result |= _figures(*first)
+        result |= {"threads": settings.threads, "runtime": settings.runtime}
+    result |= figures(_latency(first))
     if rest:
-        result |= {"against": against, **_comparison(first, rest[0])}
+        result |= {"against": against, **comparison(_latency(first), _latency(rest[0]))}
+    if out_file is not None:
+        names = [f"{model}@{recipe}", *([against] if against is not None else [])]
+        raw = [{"model": name, **asdict(one)} for name, one in zip(names, (first, *rest), strict=True)]
+        libraries = library_versions()
+        write_json(out_file, {"target": target, "profile": profile, "libraries": libraries, "measured": raw})
     if json:
         print_json(result)
     else:
         print_table(f"{model} ({recipe}) on {target}", [{"what": key, "value": value} for key, value in result.items()])
+
+
+def _settings(target: Target, threads: int | None, affinity: str | None, runtime: str | None) -> CpuSettings:
+    """How a file runs on a target; ``ValueError`` for what that target does not have."""
+    from depthbench.suites.targets import desktop_cpu as cpu
+
+    if target.kind != "cpu" and (threads is not None or affinity is not None):
+        raise ValueError(f"--threads and --affinity are for a CPU, not for {target.name}")
+    if target.kind == "board" and runtime is not None:
+        raise ValueError(f"--runtime is for a CPU or a GPU, not for {target.name}")
+    cores = None if affinity is None else parse_cores(affinity)
+    default = len(cores) if cores and target.threads == "all" else cpu.thread_count(target.threads)
+    own = "torch" if target.kind == "cuda" else "onnxruntime"
+    settings = cpu.CpuSettings(threads or default, cores, runtime or own)
+    if target.kind == "cpu":
+        cpu.check_settings(settings)
+    return settings
 
 
 def parse_cores(text: str) -> tuple[int, ...]:
@@ -112,64 +150,30 @@ def _work(model: str, recipe: str, size: str | None, target: Target, progress: S
 
 
 def _measured(
-    target: Target, work: list[Work], profile: str, settings: CpuSettings, progress: Any
-) -> list[tuple[Measured, Latency]]:
-    """What was measured, with the record's latency; on a CPU a comparison has a control arm. ``ValueError``: the reason."""
+    target: Target, work: list[Work], profile: str, settings: CpuSettings, batches: tuple[int, ...], progress: Any
+) -> list[Outcome]:
+    """What was measured; ``ValueError``: the reason why something could not be."""
     from depthbench.suites.targets import desktop_cpu as cpu
     from depthbench.suites.targets.measuring import measure_group
 
-    if target.kind == "cpu" and target.measure is None:
-        timings = cpu.measure(
-            [one.path for one in work],
-            cpu.PROFILES[profile],
-            threads=settings.threads,
-            affinity=settings.affinity,
-            runtime=settings.runtime,
-            control=len(work) > 1,
-            progress=progress,
-        )
-        return [(timing, cpu.latency(timing, settings.threads)) for timing in timings]
-    outcomes: list[Outcome] = measure_group(target, work, profile, progress=progress)
+    outcomes = measure_group(
+        target,
+        work,
+        profile,
+        settings=settings,
+        batches=batches,
+        processes=cpu.COMPARED if len(work) > 1 else None,
+        progress=progress,
+    )
     for outcome in outcomes:
         if outcome.latency is None:
             raise ValueError(f"target {target.name}: {outcome.reason}")
-    latencies = [outcome.latency for outcome in outcomes if outcome.latency is not None]
-    return [(cpu.Measured(one.warmup_ms, one.samples_ms, one.details["blocks"]), one) for one in latencies]
+    return outcomes
 
 
-def _figures(timing: Measured, latency: Latency) -> dict[str, Any]:
-    import numpy as np
-
-    from depthbench.suites.targets import desktop_cpu as cpu
-
-    samples = timing.samples_ms
-    shown = ("clock", "load_ms", "first_ms", "peak_mem_mb", "energy_mj", "energy_absent", "power_w", "engine_sha256")
-    return {
-        "median_ms": float(np.median(samples)),
-        "ci95_ms": list(cpu.median_interval(samples)),
-        "iqr_ms": float(np.subtract(*np.quantile(samples, [0.75, 0.25]))),
-        **cpu.tails(samples),
-        "n": len(samples),
-        "flags": latency.flags,
-        **{key: latency.details[key] for key in shown if key in latency.details},
-    }
-
-
-def _comparison(first: tuple[Measured, Latency], second: tuple[Measured, Latency]) -> dict[str, Any]:
-    import numpy as np
-
-    from depthbench.suites.targets import desktop_cpu as cpu
-
-    found = cpu.compare(first[0], second[0])
-    return {
-        "against_median_ms": float(np.median(second[0].samples_ms)),
-        "against_flags": second[1].flags,
-        "ratio": found.ratio,
-        "ratio_ci95": list(found.interval95),
-        "ratio_ci999": list(found.interval999),
-        "different": found.different,
-        "control_ratio": found.control,
-    }
+def _latency(outcome: Outcome) -> Latency:
+    assert outcome.latency is not None
+    return outcome.latency
 
 
 @boards.command("list")

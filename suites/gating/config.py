@@ -5,6 +5,7 @@ All faults of a file are reported at once, one line each, with the path to the k
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -64,7 +65,8 @@ class Built(_Strict):
     @property
     def name(self) -> str:
         """``MODEL--RECIPE--HxW``, the name of the file."""
-        return f"{self.model}--{self.recipe}--{self.size[0]}x{self.size[1]}"
+        model = re.sub(r"[^\w.:-]+", "-", self.model)  # a MODEL may be a path
+        return f"{model}--{self.recipe}--{self.size[0]}x{self.size[1]}"
 
 
 class Images(_Strict):

@@ -27,7 +27,7 @@ from depthbench.suites.gating.environments import (
 )
 from depthbench.suites.plan import digest, library_versions
 from depthbench.suites.results import Record, RunFolder, read_json
-from depthbench.suites.store import META, Store
+from depthbench.suites.store import Store
 
 Progress = Callable[[str, float, float], None]
 
@@ -121,11 +121,7 @@ def _recorded(name: str, record: Record, folder: RunFolder, kept: Mapping[str, P
 
 def _kept_files() -> dict[str, Path]:
     """Deployed files in the store by their SHA-256."""
-    root = Store("artefacts").root
-    found = {}
-    for meta in root.glob(f"*/{META}"):
-        found[read_json(meta)["meta"]["sha256"]] = meta.parent / "model.onnx"
-    return found
+    return {entry.meta["sha256"]: entry.folder / "model.onnx" for entry in Store("artefacts").described()}
 
 
 def _built(

@@ -262,33 +262,34 @@ precision_flags() {
     esac
 }
 
-build() { # KEY PRECISION LIMIT_S WORKSPACE_MB
+build() { # KEY PRECISION LIMIT_S WORKSPACE_MB ENGINE: builds differ from each other, so that there are several
     mkdir -p "out/$1"
+    number=$5
     tensorrt "$1"
     sha256 "$1.onnx" >"out/$1/onnx.sha256"
     if [ "$version" -lt 8400 ]; then pool=--workspace=$4; else pool=--memPoolSize=workspace:$4; fi
     if [ "$version" -lt 8600 ]; then only=--buildOnly; else only=--skipInference; fi
     # shellcheck disable=SC2046 # the flags of a precision are words of this script
-    set -- "$1" "$3" trtexec "--onnx=$1.onnx" "--saveEngine=$1.engine" $(precision_flags "$2") "$pool" "$only"
+    set -- "$1" "$3" trtexec "--onnx=$1.onnx" "--saveEngine=$1.$5.engine" $(precision_flags "$2") "$pool" "$only"
     key=$1 limit_s=$2
     shift 2
-    printf '%s\n' "$*" >"out/$key/build.cmd"
-    limited "$limit_s" "out/$key/build.log" "$@"
+    printf '%s\n' "$*" >"out/$key/build-$number.cmd"
+    limited "$limit_s" "out/$key/build-$number.log" "$@"
     code=$?
-    [ "$code" = 0 ] || failed "$key" "build: $(explain "$code" "out/$key/build.log" "$limit_s")"
-    [ -s "$key.engine" ] || failed "$key" "build: trtexec wrote no engine"
-    sha256 "$key.engine" >"out/$key/engine.sha256"
+    [ "$code" = 0 ] || failed "$key" "build: $(explain "$code" "out/$key/build-$number.log" "$limit_s")"
+    [ -s "$key.$number.engine" ] || failed "$key" "build: trtexec wrote no engine"
+    sha256 "$key.$number.engine" >"out/$key/engine-$number.sha256"
     printf '%s\n' "$version" >"out/$key/tensorrt"
 }
 
-check() { # KEY INPUT FRAMES SIZE LIMIT_S: the engine's output for each frame
+check() { # KEY INPUT FRAMES SIZE LIMIT_S ENGINE: the engine's output for each frame
     tensorrt "$1"
     bytes=$((${4%x*} * ${4#*x} * 12))
     i=0
     while [ "$i" -lt "$3" ]; do
         dd if="frames-$4.bin" of=frame.bin bs="$bytes" skip="$i" count=1 2>/dev/null
-        limited "$5" "out/$1/check.log" trtexec "--loadEngine=$1.engine" "--loadInputs=$2:frame.bin" \
-            "--exportOutput=out/$1/output-$i.json" --iterations=1 --duration=0 --warmUp=0
+        limited "$5" "out/$1/check.log" trtexec "--loadEngine=$1.$6.engine" "--loadInputs=$2:frame.bin" \
+            "--exportOutput=out/$1/output-$6-$i.json" --iterations=1 --duration=0 --warmUp=0
         code=$?
         [ "$code" = 0 ] || failed "$1" "check: $(explain "$code" "out/$1/check.log" "$5")"
         i=$((i + 1))
@@ -311,13 +312,14 @@ idle() { # SECONDS: what the board draws when nothing runs
     wait
 }
 
-time_engine() { # KEY NUMBER SECONDS LIMIT_S
+time_engine() { # KEY NUMBER SECONDS LIMIT_S ENGINE
     tensorrt "$1"
     out=out/$1
     number=$2
     limit_s=$4
     key=$1
-    set -- trtexec "--loadEngine=$1.engine" "--exportTimes=$out/times-$2.json" --warmUp=1000 "--duration=$3" --iterations=10
+    times=$out/times-$2-$5.json
+    set -- trtexec "--loadEngine=$1.$5.engine" "--exportTimes=$times" --warmUp=1000 "--duration=$3" --iterations=10
     for flag in --noDataTransfers --useSpinWait --useCudaGraph --separateProfileRun; do
         case $help in *"$flag"*) set -- "$@" "$flag" ;; esac
     done
@@ -329,7 +331,7 @@ time_engine() { # KEY NUMBER SECONDS LIMIT_S
     if [ -n "$stats" ]; then kill "$stats" 2>/dev/null; fi
     state >"$out/after-$number"
     [ "$code" = 0 ] || failed "$key" "timing: $(explain "$code" "$out/time-$number.log" "$limit_s")"
-    [ -s "$out/times-$number.json" ] || failed "$key" "timing: trtexec wrote no times"
+    [ -s "$times" ] || failed "$key" "timing: trtexec wrote no times"
 }
 
 put() { # NAME BYTES, from standard input; whole or not at all
@@ -369,16 +371,16 @@ bundle() {
     facts
     number=0
     total=$(wc -l <plan | tr -d ' ')
-    while read -r verb key a b c d; do
+    while read -r verb key a b c d e; do
         number=$((number + 1))
         if [ "$verb" = run ] || [ -e "out/done/$number" ] || [ -e "out/$key/failed" ]; then continue; fi
         printf '%s/%s %s %s\n' "$number" "$total" "$verb" "$key" >&2
         ( # in a process of its own, so that its failure is its own
             case $verb in
             idle) idle "$key" ;;
-            build) build "$key" "$a" "$b" "$c" ;;
-            check) check "$key" "$a" "$b" "$c" "$d" ;;
-            time) time_engine "$key" "$a" "$b" "$c" ;;
+            build) build "$key" "$a" "$b" "$c" "$d" ;;
+            check) check "$key" "$a" "$b" "$c" "$d" "$e" ;;
+            time) time_engine "$key" "$a" "$b" "$c" "$d" ;;
             esac
         ) &
         wait $!

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from depthbench.suites.results import Latency
 from depthbench.suites.targets import tegrastats
 from depthbench.suites.targets.board_steps import BoardCell, facts, frames
-from depthbench.suites.targets.desktop_cpu import NOISY_RSE, median_rse
+from depthbench.suites.targets.intervals import NOISY_RSE, median_rse
 
 TOLERANCE = {"fp32": 2e-3, "fp16": 2e-2, "int8-trt": 0.1}
 """How far an engine's output may be from ONNX Runtime's: mean |difference| over mean |value|, of the worst frame."""
+
+FOREIGN_GPU_LOAD = 10
+"""GPU load in per cent before the measurement above which something else is using the board: ``contaminated``."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def outcome(
         return Outcome(None, reason, where)
     try:
         deviation = compare_outputs(cell, own)
-        samples, blocks = _samples(own)
+        samples, blocks, engines = _samples(own)
     except ValueError as error:
         return Outcome(None, str(error), where)
     if not deviation <= TOLERANCE[cell.precision]:
@@ -76,7 +81,9 @@ def outcome(
         "clock": "device",
         "blocks": blocks,
         "commands": commands,
-        "engine_sha256": own["engine.sha256"].decode().strip(),
+        "engine_sha256": [own[name].decode().strip() for name in _engines(own)],
+        "engine_of_block": engines,
+        **_engine_spread(samples, blocks, engines),
         "output_deviation": deviation,
         "frames_checked": _count(own),
         **details,
@@ -85,7 +92,7 @@ def outcome(
 
 
 def _incomplete(cell: BoardCell, own: Mapping[str, bytes]) -> str | None:
-    if "onnx.sha256" not in own or "engine.sha256" not in own:
+    if "onnx.sha256" not in own or not _engines(own):
         return "the board sent nothing back for this cell"
     if own["onnx.sha256"].decode().strip() != cell.sha256:
         return "the board measured another file: its ONNX digest does not match"
@@ -96,34 +103,55 @@ def _incomplete(cell: BoardCell, own: Mapping[str, bytes]) -> str | None:
     return None
 
 
-def _samples(own: Mapping[str, bytes]) -> tuple[list[float], list[int]]:
-    """GPU compute times in ms of every inference, and the round of each."""
+def _samples(own: Mapping[str, bytes]) -> tuple[list[float], list[int], list[int]]:
+    """GPU compute times in ms of every inference, the round of each, and the engine of each round."""
     samples: list[float] = []
     blocks: list[int] = []
+    engines: dict[int, int] = {}
     names = [name for name in own if name.startswith("times-")]
-    for name in sorted(names, key=_number):
+    for name in sorted(names, key=_run):
+        number, engine = _run(name)
         try:
             times = [float(entry["computeMs"]) for entry in json.loads(own[name])]
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"timing: {name} cannot be read") from None
         samples += times
-        blocks += [_number(name) // 2] * len(times)
+        blocks += [number // 2] * len(times)
+        engines[number // 2] = engine
     if not samples:
         raise ValueError("timing: trtexec measured no inference")
-    return samples, blocks
+    if sorted(engines) != list(range(len(engines))):
+        raise ValueError("timing: the times of a round are missing")
+    return samples, blocks, [engines[number] for number in sorted(engines)]
 
 
-def _count(own: Mapping[str, bytes]) -> int:
-    """How many frames the board gave an output for."""
-    return sum(name.startswith("output-") for name in own)
+def _engine_spread(samples: list[float], blocks: list[int], engines: list[int]) -> dict[str, Any]:
+    """Median in ms of each engine, and by how much the slowest is above the fastest: what choosing kernels anew changes."""
+    by_sample = np.asarray([engines[block] for block in blocks])
+    medians = [float(np.median(np.asarray(samples)[by_sample == engine])) for engine in sorted(set(engines))]
+    return {"engine_medians_ms": medians, "engine_spread": max(medians) / min(medians) - 1}
 
 
-def _number(name: str) -> int:
-    return int(name.removeprefix("times-").removesuffix(".json"))
+def _engines(own: Mapping[str, bytes]) -> list[str]:
+    return sorted(name for name in own if re.fullmatch(r"engine-\d+\.sha256", name))
+
+
+def _count(own: Mapping[str, bytes], engine: int = 0) -> int:
+    """How many frames the board gave an output of an engine for."""
+    return sum(name.startswith(f"output-{engine}-") for name in own)
+
+
+def _run(name: str) -> tuple[int, int]:
+    """Number of a run and its engine, from the name of its times."""
+    match = re.fullmatch(r"times-(\d+)-(\d+)\.json", name)
+    if match is None:
+        raise ValueError(f"timing: {name} cannot be read")
+    return int(match[1]), int(match[2])
 
 
 def compare_outputs(cell: BoardCell, own: Mapping[str, bytes]) -> float:
-    """Relative difference of the engine's outputs from ONNX Runtime's: mean |d| / mean |value|, the worst of all frames.
+    """Relative difference of the engine's outputs from ONNX Runtime's: mean |d| / mean |value|, the worst of all
+    engines and frames.
 
     ``ValueError`` for an output that is missing, has another shape or holds values that are not numbers.
     """
@@ -134,17 +162,24 @@ def compare_outputs(cell: BoardCell, own: Mapping[str, bytes]) -> float:
     worst = 0.0
     for i, image in enumerate(frames(height, width, _count(own))):
         wanted = session.run(None, {name: image})[0].astype(np.float64)
-        try:
-            [got] = json.loads(own[f"output-{i}.json"])
-            values = np.asarray(got["values"], np.float64)
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"check: the output of frame {i} cannot be read") from None
-        if values.size != wanted.size:
-            raise ValueError(f"check: the engine gives {values.size} values, ONNX Runtime {wanted.size}")
-        if not np.isfinite(values).all():
-            raise ValueError(f"check: the engine's output of frame {i} holds values that are not finite")
-        worst = max(worst, float(np.abs(values - wanted.ravel()).mean() / max(np.abs(wanted).mean(), 1e-12)))
+        for engine in range(len(_engines(own))):
+            if i < _count(own, engine):
+                worst = max(worst, _deviation(own, f"output-{engine}-{i}.json", wanted))
     return worst
+
+
+def _deviation(own: Mapping[str, bytes], name: str, wanted: NDArray[np.float64]) -> float:
+    frame = name.removesuffix(".json").rpartition("-")[2]
+    try:
+        [got] = json.loads(own[name])
+        values = np.asarray(got["values"], np.float64)
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"check: the output of frame {frame} cannot be read") from None
+    if values.size != wanted.size:
+        raise ValueError(f"check: the engine gives {values.size} values, ONNX Runtime {wanted.size}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"check: the engine's output of frame {frame} holds values that are not finite")
+    return float(np.abs(values - wanted.ravel()).mean() / max(np.abs(wanted).mean(), 1e-12))
 
 
 def _watch(
@@ -170,7 +205,12 @@ def _watch(
         hottest = [max(sample.temperatures.values()) for sample in samples if sample.temperatures]
         details["temperature_max_c"] = max(hottest) if hottest else None
     power = tegrastats.mean_power_mw(working)
-    idle = tegrastats.mean_power_mw(tegrastats.parse(general.get("idle.log", b"").decode("utf-8", "replace")))
+    before = tegrastats.parse(general.get("idle.log", b"").decode("utf-8", "replace"))
+    idle = tegrastats.mean_power_mw(before)
+    if before:
+        details["idle_gpu_load"] = sum(sample.gpu_load for sample in before) / len(before)
+        if details["idle_gpu_load"] > FOREIGN_GPU_LOAD:
+            flags.append("contaminated")
     if power is None:
         missing = "tegrastats shows no power rail on this board" if samples else "there is no tegrastats on the board"
         details["energy_absent"] = missing if working or not samples else "no sample fell into an inference"

@@ -10,16 +10,19 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthbench.suites.models import file_sha256
+
+if TYPE_CHECKING:
+    from depthbench.suites.targets.boardfile import BoardEntry
 
 PUSH_S = 600
 
@@ -28,20 +31,25 @@ PUSH_S = 600
 class BoardProfile:
     """How long a file is measured on a board: ``rounds`` × 2 runs of trtexec, ``seconds`` each.
 
-    ``frames``: how many of its outputs are checked. ``idle_s``: how long the board's power is watched before.
+    ``frames``: how many of its outputs are checked. ``idle_s``: how long the board's power is watched before. ``builds``:
+    how often its engine is built; the rounds take the engines in turn, and there is at least one round for each.
     """
 
     rounds: int
     seconds: int
     frames: int = 16
     idle_s: int = 3
+    builds: int = 3
 
 
 PROFILES = {
-    "quick": BoardProfile(2, 3),
-    "standard": BoardProfile(4, 8),
-    "sustained": BoardProfile(10, 30),
+    "quick": BoardProfile(3, 3),
+    "standard": BoardProfile(6, 6),
+    "sustained": BoardProfile(12, 25),
 }
+
+REBUILD_FRAMES = 4
+"""How many outputs of an engine built again are checked."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,14 @@ class Limits:
     build_s: int = 1800
     step_s: int = 300
     workspace_mb: int = 1024
+
+
+def of_board(entry: BoardEntry | None, profile: BoardProfile) -> tuple[BoardProfile, Limits]:
+    """A profile and limits with what the user says of the board in the place of the defaults."""
+    if entry is None:
+        return profile, Limits()
+    builds = entry.engine_builds or profile.builds
+    return replace(profile, builds=builds), Limits(entry.build_limit_s, entry.step_limit_s, entry.workspace_mb)
 
 
 @dataclass(frozen=True)
@@ -127,20 +143,22 @@ def board_steps(cells: Sequence[BoardCell], profile: BoardProfile, limits: Limit
     unique = list({cell.key: cell for cell in cells}.values())
     steps = [BoardStep("idle", str(profile.idle_s))]
     for cell in unique:
-        build = (cell.precision, str(limits.build_s), str(limits.workspace_mb))
-        check = (cell.image[0], str(profile.frames), cell.size, str(limits.step_s))
-        steps += [
-            BoardStep("push", cell.key, limit_s=PUSH_S),
-            BoardStep("build", cell.key, build, limits.build_s + 30),
-            BoardStep("check", cell.key, check, profile.frames * limits.step_s + 30),
-        ]
+        steps.append(BoardStep("push", cell.key, limit_s=PUSH_S))
+        for engine in range(profile.builds):
+            build = (cell.precision, str(limits.build_s), str(limits.workspace_mb), str(engine))
+            checked = min(profile.frames, REBUILD_FRAMES) if engine else profile.frames
+            check = (cell.image[0], str(checked), cell.size, str(limits.step_s), str(engine))
+            steps += [
+                BoardStep("build", cell.key, build, limits.build_s + 30),
+                BoardStep("check", cell.key, check, checked * limits.step_s + 30),
+            ]
     order = random.Random(seed)
     longest = profile.seconds + limits.step_s
-    for number in range(profile.rounds):
+    for number in range(max(profile.rounds, profile.builds)):
         row = order.sample(unique, len(unique))
         for half, cells_in_order in enumerate((row, row[::-1])):
             for cell in cells_in_order:
-                words = (str(2 * number + half), str(profile.seconds), str(longest))
+                words = (str(2 * number + half), str(profile.seconds), str(longest), str(number % profile.builds))
                 steps.append(BoardStep("time", cell.key, words, longest + 30))
     return steps
 

@@ -60,6 +60,9 @@ class BoardEntry(BaseModel):
         default=300, ge=1, description="longest time for one timing or one check, beside its length"
     )
     workspace_mb: int = Field(default=1024, ge=16, description="memory that TensorRT may use while building")
+    engine_builds: int | None = Field(
+        default=None, ge=1, le=9, description="how often each engine is built; as the profile says (3) when left out"
+    )
 
 
 def boards_path() -> Path:

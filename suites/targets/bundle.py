@@ -13,22 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from depthbench.suites.cache import cache_dir
 from depthbench.suites.environment import now
 from depthbench.suites.models import file_sha256
 from depthbench.suites.names import lookup
 from depthbench.suites.plan import digest
-from depthbench.suites.results import Record, RunFolder, read_json, write_atomic, write_json
+from depthbench.suites.results import Record, RunFolder, write_atomic, write_json
+from depthbench.suites.store import Store
 from depthbench.suites.targets import BUILT_IN, TARGETS
 from depthbench.suites.targets.board_results import outcome
 from depthbench.suites.targets.board_steps import (
     PROFILES,
     BoardCell,
     BoardProfile,
-    Limits,
     board_script,
     board_steps,
     frames,
+    of_board,
     unpack,
 )
 
@@ -66,7 +66,7 @@ def make(run: Path, board: str, out: Path, profile: BoardProfile = PROFILES["qui
     entry = target.board
     mode = "-" if entry is None or entry.power_mode is None else str(entry.power_mode)
     clocks = "lock" if entry is not None and entry.lock_clocks else "keep"
-    limits = Limits(entry.build_limit_s, entry.step_limit_s, entry.workspace_mb) if entry else Limits()
+    profile, limits = of_board(entry, profile)
     steps = board_steps(list(chosen.values()), profile, limits, seed)
     kind = entry.board if entry is not None else board
     lines = [f"run {RESULT} {mode} {clocks} {measured_name(board)} {kind}"]
@@ -153,8 +153,8 @@ def _label(record: Record) -> str:
 def _artefact(record: Record) -> Path:
     """The ONNX file of a record in the cache."""
     wanted = record.lineage[-1].digest
-    for meta in sorted((cache_dir() / "artefacts").glob("*/meta.json")):
-        path = meta.parent / "model.onnx"
-        if read_json(meta)["meta"].get("sha256") == wanted and path.is_file() and file_sha256(path) == wanted:
+    for entry in Store("artefacts").described():
+        path = entry.folder / "model.onnx"
+        if entry.meta.get("sha256") == wanted and path.is_file() and file_sha256(path) == wanted:
             return path
     raise ValueError(f"{_label(record)}: its ONNX file is no longer in the cache; run the suite again")

@@ -1,31 +1,41 @@
-"""Latency on this machine's CUDA GPU: torch with CUDA events and graphs.
+"""Latency on this machine's CUDA GPU: torch with CUDA events and graphs, or ONNX Runtime's CUDA provider.
 
-Two clocks, never mixed: ``samples_ms`` is the device's time between two events around a replayed graph of one inference;
-``wall_ms`` in the details is the time until the host has waited for it. Networks are interleaved in rounds as on the CPU
-(A B B A).
+Each network has fresh processes (:mod:`depthbench.suites.targets.cuda_worker`, or the CPU's for ONNX files); the engine
+lets one of them work at a time. ``runtime`` torch: the details hold the device's time and, apart, ``wall_ms``. ``runtime``
+onnxruntime: the wall's time from host to host.
 """
 
 from __future__ import annotations
 
-import random
-import time
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from depthbench.suites.environment import environment
+from depthbench.suites.names import lookup
 from depthbench.suites.targets.board_results import Outcome
-from depthbench.suites.targets.desktop_cpu import NOISY_RSE, MeasureProfile, measuring_environment, median_rse
+from depthbench.suites.targets.desktop_cpu import CpuSettings, cpu_network
+from depthbench.suites.targets.engine import Measured, MeasureProfile, Network, interleave
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
+    from depthbench.suites.targets.measuring import Work
 
-DRIVER = Path("/proc/driver/nvidia/version")
+DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
+"""Where a driver shows itself: on Linux, in a container, in WSL."""
+
+RUNTIMES = {"torch": "torch", "onnxruntime": "ONNX Runtime's CUDA provider"}
+WORKER = "depthbench.suites.targets.cuda_worker"
 
 
 def unavailable() -> str | None:
     """Why there is no CUDA here, or None. torch is imported only where there is a driver."""
-    if not DRIVER.is_file():
+    if not any(path.exists() for path in DRIVERS):
         return "no CUDA device: there is no NVIDIA driver here"
     import torch
 
@@ -36,142 +46,155 @@ def unavailable() -> str | None:
     return None
 
 
-class _Captured:
-    """A network with its input on the GPU, captured as a CUDA graph of one inference."""
+def onnxruntime_lacks_cuda() -> str | None:
+    """Why ONNX Runtime cannot use a GPU here, or None."""
+    import onnxruntime
 
-    def __init__(self, build: Callable[[], nn.Module], size: tuple[int, int], precision: str) -> None:
-        import torch
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return None
+    return "onnxruntime is installed without CUDA (pip install onnxruntime-gpu in its place)"
 
-        dtype = torch.float16 if precision == "fp16" else torch.float32
-        start = time.perf_counter()
-        self.module = build().eval().to("cuda", dtype)
-        self.image = torch.rand(1, 3, *size, device="cuda", dtype=dtype)
-        torch.cuda.synchronize()
-        self.load_ms = (time.perf_counter() - start) * 1e3
-        self.samples_ms: list[float] = []
-        self.wall_ms: list[float] = []
-        self.warmup_ms: list[float] = []
-        self.blocks: list[int] = []
-        self.spent_s = 0.0
-        cuda: Any = torch.cuda  # its events and streams are not typed
-        self.begin, self.end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
-        self.graph = self._capture()
 
-    def _capture(self) -> torch.cuda.CUDAGraph:
-        import torch
-
-        with torch.inference_mode():
-            cuda: Any = torch.cuda
-            stream = cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                start = time.perf_counter()
-                self.module(self.image)
-                stream.synchronize()
-                self.first_ms = (time.perf_counter() - start) * 1e3
-                for _ in range(3):
-                    self.module(self.image)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self.module(self.image)
-        return graph
-
-    def once(self) -> tuple[float, float]:
-        """One inference: ms of the device and of the wall."""
-        start = time.perf_counter()
-        self.begin.record()
-        self.graph.replay()
-        self.end.record()
-        self.end.synchronize()
-        return float(self.begin.elapsed_time(self.end)), (time.perf_counter() - start) * 1e3
-
-    def warm_up(self, profile: MeasureProfile) -> None:
-        start = time.perf_counter()
-        while len(self.warmup_ms) < profile.warmup_runs or time.perf_counter() - start < profile.warmup_s:
-            self.warmup_ms.append(self.once()[0])
-
-    def block(self, seconds: float, number: int) -> None:
-        start = time.perf_counter()
-        while (spent := time.perf_counter() - start) < seconds:
-            device, wall = self.once()
-            self.samples_ms.append(device)
-            self.wall_ms.append(wall)
-            self.blocks.append(number)
-        self.spent_s += spent
-
-    def done(self, profile: MeasureProfile) -> float:
-        return min(1.0, self.spent_s / profile.seconds, len(self.samples_ms) / profile.samples)
+def check_runtime(runtime: str) -> None:
+    """``ValueError`` when the runtime is unknown or not here."""
+    lookup("runtime", runtime, RUNTIMES)
+    if runtime == "onnxruntime" and (why := onnxruntime_lacks_cuda()) is not None:
+        raise ValueError(why)
 
 
 def measure(
-    networks: Sequence[tuple[Callable[[], nn.Module], tuple[int, int], str]],
+    work: Sequence[Work],
     profile: MeasureProfile,
+    runtime: str = "torch",
     *,
+    batches: Sequence[int] = (),
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> list[Outcome]:
-    """Measure networks on the GPU, each given as a function that builds it, its input size and ``fp32`` or ``fp16``.
+    """Measure on the GPU, in FP32 or FP16; one outcome each. An ONNX file alone runs in ONNX Runtime, whatever ``runtime`` is.
 
-    FP32 is true FP32: TF32 is switched off while measuring. A network that cannot be captured is a failure of its own.
+    A network that cannot be captured, that does not give on the GPU what it gives on the CPU, or whose process ends, is a
+    failure of its own.
     """
-    import torch
+    from depthbench.suites.targets.measuring import (
+        THROUGHPUT_SHARE,
+        outcomes,
+        split_progress,
+        throughput,
+        throughput_profile,
+    )
 
-    from depthbench.suites.results import Latency
-
-    where = measuring_environment(1) | gpu_environment()
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    captured: dict[int, _Captured] = {}
-    reasons: dict[int, str] = {}
-    try:
-        for place, (build, size, precision) in enumerate(networks):
-            try:
-                captured[place] = _Captured(build, size, precision)
-                captured[place].warm_up(profile)
-            except (RuntimeError, ValueError) as error:
-                captured.pop(place, None)
-                reasons[place] = f"CUDA: {' '.join(str(error).split())[:300]}"
-        order, number = random.Random(seed), 0
-        arms = list(captured.values())
-        while any(arm.done(profile) < 1 for arm in arms):
-            row = order.sample(arms, len(arms))
-            for arm in [*row, *reversed(row)]:
-                arm.block(profile.block_s / 2, number)
-            number += 1
-            if progress is not None:
-                progress(sum(arm.done(profile) for arm in arms) / len(arms))
-        peak_mb = torch.cuda.max_memory_allocated() / 1e6
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-    def latency(arm: _Captured) -> Latency:
-        details: dict[str, Any] = {
-            "clock": "device",
-            "blocks": arm.blocks,
-            "wall_ms": arm.wall_ms,
-            "load_ms": arm.load_ms,
-            "first_ms": arm.first_ms,
-            "peak_gpu_mb_all": peak_mb,
-        }
-        noisy = ["noisy"] if median_rse(arm.samples_ms) > NOISY_RSE else []
-        return Latency("measured", samples_ms=arm.samples_ms, warmup_ms=arm.warmup_ms, flags=noisy, details=details)
-
+    first, second = split_progress(progress, len(batches) * THROUGHPUT_SHARE)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        networks = [_network(one, runtime, 1, folder / str(i), seed) for i, one in enumerate(work)]
+        found = _measured(networks, profile, seed=seed, control=len(work) > 1, processing=True, progress=first)
+        rates: list[list[dict[str, Any]]] = [[] for _ in work]
+        usable = [(i, batch) for batch in batches for i in range(len(work)) if isinstance(found[i], Measured)]
+        larger = [_network(work[i], runtime, batch, folder / str(i), seed) for i, batch in usable]
+        for (i, batch), one in zip(
+            usable, _measured(larger, throughput_profile(profile), seed=seed, progress=second), strict=True
+        ):
+            rates[i].append(throughput(batch, one))
+    extra = [{"throughput": rate} if rate else {} for rate in rates]
+    where = environment() | gpu_environment()
+    made = outcomes(found, where, extra, clock="device")
     return [
-        Outcome(latency(captured[place]), None, where) if place in captured else Outcome(None, reasons[place], where)
-        for place in range(len(networks))
+        _as_wall(one) if isinstance(network, Network) and network.module != WORKER else one
+        for one, network in zip(made, networks, strict=True)
     ]
 
 
+def _as_wall(outcome: Outcome) -> Outcome:
+    """ONNX Runtime's times are the wall's."""
+    if outcome.latency is None:
+        return outcome
+    return replace(outcome, latency=replace(outcome.latency, details={**outcome.latency.details, "clock": "wall"}))
+
+
+def _measured(
+    networks: Sequence[Network | str], profile: MeasureProfile, *, control: bool = False, **options: Any
+) -> list[Measured | str]:
+    """What the engine says of the networks, with the reasons of those that did not get so far in their places."""
+    usable = [network for network in networks if isinstance(network, Network)]
+    if not usable:
+        return [network for network in networks if isinstance(network, str)]
+    clock = ("gpu_mhz", gpu_mhz)
+    found = iter(interleave(usable, profile, control=control and len(usable) > 1, clock=clock, **options))
+    return [network if isinstance(network, str) else _without_energy(next(found)) for network in networks]
+
+
+def _without_energy(one: Measured | str) -> Measured | str:
+    """Without what the processor's counter says: it does not see the GPU."""
+    if isinstance(one, str):
+        return one
+    facts = {name: value for name, value in one.facts.items() if name != "energy_mj"}
+    return replace(one, facts={**facts, "energy_absent": "no counter of the GPU's energy is read"})
+
+
+def _network(work: Work, runtime: str, batch: int, file: Path, seed: int) -> Network | str:
+    """What the engine starts for a batch size, or the reason why it cannot."""
+    if work.build is None or runtime == "onnxruntime":
+        return _onnx_network(work, batch, file, seed)
+    import torch
+
+    path = file.with_suffix(".pt")
+    if not path.is_file():
+        try:
+            torch.save(work.build().eval(), path)
+        except Exception as error:  # pickle raises whatever a user's class does
+            reason = " ".join(str(error).split())[:200]
+            return f"the network cannot be given to a process of its own ({reason}): define its classes in a module"
+    spec = {"file": str(path), "size": list(work.size), "precision": work.precision, "batch": batch}
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return Network(WORKER, (), spec, "CUDA", {"PYTHONPATH": paths})
+
+
+def _onnx_network(work: Work, batch: int, file: Path, seed: int) -> Network | str:
+    from depthbench.suites.targets.batches import rebatched
+
+    if (why := onnxruntime_lacks_cuda()) is not None:
+        return f"an ONNX file alone cannot run in torch, and {why}"
+    path = work.path
+    if batch > 1:
+        try:
+            path = rebatched(work.path, batch, file.with_name(f"{file.name}-{batch}.onnx"))
+        except ValueError as error:
+            return str(error)
+    network = cpu_network(str(path), CpuSettings(), seed)
+    return replace(network, spec={**network.spec, "provider": "CUDAExecutionProvider"})
+
+
+def gpu_mhz() -> float | None:
+    """The GPU's clock now, in MHz, as ``nvidia-smi`` gives it; None where it cannot be asked."""
+    said = _nvidia_smi("clocks.sm")
+    return float(said["clocks.sm"]) if said.get("clocks.sm", "").replace(".", "").isdigit() else None
+
+
+def _nvidia_smi(*names: str) -> dict[str, str]:
+    """What ``nvidia-smi`` says of the first GPU; empty without it."""
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    command = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits", "--id=0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    values = [value.strip() for value in done.stdout.strip().split(",")]
+    return dict(zip(names, values, strict=True)) if done.returncode == 0 and len(values) == len(names) else {}
+
+
 def gpu_environment() -> dict[str, Any]:
-    """The GPU and the libraries on it."""
+    """The GPU, its driver and limits, and the libraries on it."""
     import torch
 
     cudnn: Any = torch.backends.cudnn
     return {
         "gpu": torch.cuda.get_device_name(),
         "gpu_capability": list(torch.cuda.get_device_capability()),
+        "gpu_state": _nvidia_smi(
+            "driver_version", "power.limit", "clocks.max.sm", "temperature.gpu", "persistence_mode"
+        ),
         "cuda": torch.version.cuda,
         "cudnn": cudnn.version(),
         "torch": torch.__version__,
+        "tf32": False,
+        "cudnn_benchmark": True,
     }

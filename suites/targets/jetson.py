@@ -1,8 +1,7 @@
 """Measuring on a Jetson, over SSH or on the board itself.
 
-One long command on the board holds an exclusive lock, has the power mode and the clocks set, and puts them back when its
-standard input ends: after the run, when the connection is cut, or when this process is killed. The steps are commands of
-their own beside it. A step that fails is a failure of its cell alone; after a cut connection the run goes on with the next.
+A session (:mod:`depthbench.suites.targets.board_session`) holds the board; the steps are commands of their own beside it.
+A step that fails is a failure of its cell alone; after a cut connection the run goes on with the next.
 """
 
 from __future__ import annotations
@@ -10,24 +9,20 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import select
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 from depthbench.suites.targets.board_results import Outcome, outcome
+from depthbench.suites.targets.board_session import Session
 from depthbench.suites.targets.board_steps import (
     BoardCell,
     BoardProfile,
     BoardStep,
-    Limits,
     board_script,
     board_steps,
     facts,
     frames,
+    of_board,
     unpack,
 )
 from depthbench.suites.targets.boardfile import BoardEntry
@@ -38,16 +33,11 @@ from depthbench.suites.targets.transport import (
     Local,
     Ssh,
     Transport,
-    reason,
     ssh_missing,
-    ssh_reason,
 )
 
-HEARTBEAT_S = 5
-OPEN_S = 60
 ATTEMPTS = 4
 
-_PUSHED = 'mkdir -p "$1" && cat >"$1/board.sh"'
 _DOING = {
     "push": "pushing the file",
     "build": "building the engine",
@@ -94,97 +84,6 @@ def int8_refusal(model: str) -> str | None:
     if re.search(r"\bTX2\b|\bTX1\b|Jetson Nano", model) and "Orin" not in model:
         return "no fast INT8 on this GPU (platformHasFastInt8 is false); use fp16"
     return None
-
-
-class Session:
-    """An exclusive hold on a board: the lock, the power mode, the clocks, and a work folder."""
-
-    def __init__(self, transport: Transport, entry: BoardEntry | None, job: str) -> None:
-        self.transport = transport
-        self.entry = entry
-        base = entry.folder if entry is not None else str(Path(".cache") / "depthbench" / "board")
-        self.folder = f"{base}/job-{job}"
-        self.token = ""
-        self._holder: subprocess.Popen[bytes] | None = None
-        self._stopped = threading.Event()
-
-    def __enter__(self) -> Session:
-        """Take the lock and set the clocks; a :class:`BoardError` names what stands against it."""
-        self.transport.run(["sh", "-c", _PUSHED, "sh", self.folder], board_script(), timeout=OPEN_S)
-        self.token = secrets.token_hex(8)
-        mode = "-" if self.entry is None or self.entry.power_mode is None else str(self.entry.power_mode)
-        clocks = "lock" if self.entry is not None and self.entry.lock_clocks else "keep"
-        self._holder = self.transport.start(["sh", f"{self.folder}/board.sh", "hold", self.token, mode, clocks])
-        assert self._holder.stdout is not None
-        assert self._holder.stderr is not None
-        ready, _, _ = select.select([self._holder.stdout], [], [], OPEN_S)
-        if not ready or self._holder.stdout.readline() != b"held\n":
-            if not ready:
-                self._holder.kill()
-            self._end()
-            said, code = self._holder.stderr.read(), self._holder.returncode
-            self._close_pipes()
-            if code == 43:
-                raise BoardBusyError(reason(said))
-            raise ConnectionLostError(ssh_reason(said)) if code == 255 else BoardError(reason(said))
-        self._stopped.clear()
-        threading.Thread(target=self._beat, args=(self._holder, self._stopped), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give the board back; waits until it says that mode and clocks are restored."""
-        self._stopped.set()
-        self._end()
-        self._close_pipes()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the hold still lasts, as far as is known here."""
-        return self._holder is not None and self._holder.poll() is None
-
-    def step(self, step: BoardStep) -> None:
-        """Carry out a step; :class:`BoardError` names why it failed."""
-        command = ["sh", f"{self.folder}/board.sh", step.verb, self.token, step.key, *step.words]
-        self.transport.run(command, timeout=step.limit_s + 60)
-
-    def put(self, name: str, data: bytes, timeout: float) -> None:
-        """Write a file into the work folder, whole or not at all."""
-        self.transport.run(["sh", f"{self.folder}/board.sh", "put", name, str(len(data))], data, timeout=timeout)
-
-    def results(self) -> bytes:
-        """Everything that the steps have written."""
-        return self.transport.run(["sh", f"{self.folder}/board.sh", "pack", self.token], timeout=600)
-
-    def clean(self) -> None:
-        """Remove the work folder."""
-        self.transport.run(["sh", f"{self.folder}/board.sh", "clean"], timeout=60)
-
-    @staticmethod
-    def _beat(holder: subprocess.Popen[bytes], stopped: threading.Event) -> None:
-        assert holder.stdin is not None
-        while not stopped.wait(HEARTBEAT_S):
-            try:
-                holder.stdin.write(b"\n")
-                holder.stdin.flush()
-            except (OSError, ValueError):  # the hold is over; the next step says so
-                return
-
-    def _end(self) -> None:
-        assert self._holder is not None
-        assert self._holder.stdin is not None
-        with suppress(BrokenPipeError):
-            self._holder.stdin.close()
-        try:
-            self._holder.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self._holder.kill()
-            self._holder.wait()
-
-    def _close_pipes(self) -> None:
-        assert self._holder is not None
-        for pipe in (self._holder.stdout, self._holder.stderr):
-            if pipe is not None:
-                pipe.close()
 
 
 class _Run:
@@ -279,7 +178,7 @@ def measure(
     progress: Callable[[float], None] | None = None,
 ) -> list[Outcome]:
     """Measure ONNX files on a board, interleaved; one outcome a file, in their order. None is the board this runs on."""
-    limits = Limits(entry.build_limit_s, entry.step_limit_s, entry.workspace_mb) if entry else Limits()
+    profile, limits = of_board(entry, profile)
     transport = transport_to(entry)
     refused: dict[int, str] = {}
     for place, cell in enumerate(cells):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from depthbench.suites.cache import cache_dir
 from depthbench.suites.fusion import fuse
 from depthbench.suites.graph import load_graph
 from depthbench.suites.results import Record, read_json
+from depthbench.suites.store import Store
 from depthbench.suites.targets.predict_model import BOARDS, CPU, KernelTable
 from depthbench.suites.targets.predict_points import Point
 
@@ -70,10 +70,7 @@ def record_points(run: Path) -> tuple[list[Point], dict[str, KernelTable]]:
 
 def _artefacts() -> dict[str, Path]:
     """The deployed files in the cache, by digest."""
-    return {
-        read_json(meta)["meta"]["sha256"]: meta.parent / "model.onnx"
-        for meta in (cache_dir() / "artefacts").glob("*/meta.json")
-    }
+    return {entry.meta["sha256"]: entry.folder / "model.onnx" for entry in Store("artefacts").described()}
 
 
 def cpu_points(
@@ -87,13 +84,14 @@ def cpu_points(
     Raises:
         ValueError: fewer than ``FEWEST`` files, or one that ONNX Runtime refuses.
     """
-    from depthbench.suites.targets.desktop_cpu import MeasureProfile, measure
+    from depthbench.suites.targets.desktop_cpu import measure
+    from depthbench.suites.targets.engine import MeasureProfile
 
     if len(files) < FEWEST:
         raise ValueError(f"{len(files)} networks are too few to calibrate {CPU.board}: give at least {FEWEST}")
     profile = MeasureProfile(seconds, 20, warmup_s=0.5, warmup_runs=3)
     tables = {name: kernel_table(path) for name, path in files}
-    timings = measure([path for _, path in files], profile, threads=1, progress=progress)
+    timings = measure([path for _, path in files], profile, progress=progress)
     points = [
         Point(
             network=name,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,7 @@ def predict(
         calibration = read_calibration(cpu_calibration() if target is CPU else None)
     elif (target is CPU) != ("launch_us.CPU" in calibration.parameters):
         raise ValueError(f"the calibration is not for {board}")
-    graph = load_graph(onnx_path)
-    kernels = fuse(graph)
+    kernels, uncounted = _kernels(onnx_path, onnx_path.stat().st_mtime_ns if onnx_path.is_file() else 0)
     if not kernels:
         raise ValueError(f"{onnx_path}: nothing in it takes time (no operator depends on its input)")
     table = KernelTable.of(kernels)
@@ -183,7 +183,7 @@ def predict(
     by_bound = dict(sorted(bounds.items(), key=lambda entry: -entry[1]))
     rare = {kind: share for kind, share in by_class.items() if calibration.seen[kind] < FEW_FAMILIES}
     outside = sum(rare.values()) > DOMAIN_SHARE
-    notes = _notes(kernels, graph.uncounted(), precision == "int8" and table.implicit)
+    notes = _notes(kernels, uncounted, precision == "int8" and table.implicit)
     if outside:
         seldom = ", ".join(f"{kind} {share:.0%}" for kind, share in rare.items())
         notes.insert(0, f"out of domain: {sum(rare.values()):.0%} of the time in classes hardly calibrated ({seldom})")
@@ -205,6 +205,12 @@ def predict(
         out_of_domain=outside,
         notes=tuple(notes),
     )
+
+
+@lru_cache(maxsize=16)  # a file is predicted for several devices, one after the other
+def _kernels(onnx_path: Path, _changed: int) -> tuple[list[Kernel], Mapping[str, int]]:
+    graph = load_graph(onnx_path)
+    return fuse(graph), graph.uncounted()
 
 
 def _mode(board: Board, name: str) -> PowerMode:

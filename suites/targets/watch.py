@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,10 +29,26 @@ def busy_s() -> float:
     return float(sum(value for name, value in times.items() if name not in idle))
 
 
+class ForeignLoad:
+    """How much of the machine others use, from its making on."""
+
+    def __init__(self) -> None:
+        self._busy, self._wall, self._own = busy_s(), time.perf_counter(), time.process_time()
+
+    def cores(self, used_s: float) -> float:
+        """Cores that other processes have kept at work; ``used_s``: processor seconds that the measured ones took meanwhile."""
+        used = used_s + time.process_time() - self._own
+        return max(0.0, (busy_s() - self._busy - used) / (time.perf_counter() - self._wall))
+
+
+def is_busy(foreign_cores: float) -> bool:
+    """Whether others used so much in a round that it counts as busy."""
+    return foreign_cores > max(FOREIGN_CORES, FOREIGN_SHARE * (os.cpu_count() or 1))
+
+
 def contaminated(foreign_cores: Sequence[float]) -> bool:
     """Whether too many rounds had foreign load, from the cores that others used in each."""
-    limit = max(FOREIGN_CORES, FOREIGN_SHARE * (os.cpu_count() or 1))
-    return sum(cores > limit for cores in foreign_cores) > CONTAMINATED * len(foreign_cores)
+    return sum(is_busy(cores) for cores in foreign_cores) > CONTAMINATED * len(foreign_cores)
 
 
 def cpu_mhz(root: Path = Path("/sys/devices/system/cpu")) -> float | None:

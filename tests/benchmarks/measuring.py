@@ -1,30 +1,42 @@
-"""How far the measuring engine can be believed, on a machine where nothing else runs. Not a test: it takes half an hour.
+"""How far the measuring engine can be believed, on a machine where nothing else runs. Not a test.
 
-    python tests/benchmarks/measuring.py fidelity      the engine's median against a bare onnxruntime loop, three networks
-    python tests/benchmarks/measuring.py power         60 comparisons of a network with itself, 40 with 5 % more work
+    python tests/benchmarks/measuring.py power --out power.json          how often a difference is declared: 60 comparisons of
+                                                                         a network with itself, 40 with 5 % more work
+    python tests/benchmarks/measuring.py fidelity --out fidelity.json    the engine's median against a bare onnxruntime loop,
+                                                                         three networks
 
-Prints one JSON document.
+Every result is written at once; the same command goes on where it was stopped, and begins nothing new after ``--minutes``
+(power needs some 20 in all, fidelity 3). ``complete`` says that nothing is left; ``foreign_cores`` how quiet the machine was.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from scipy import stats
 
-from depthbench.suites.targets import desktop_cpu as cpu
-from depthbench.suites.targets.desktop_cpu import CpuSettings, Measured, MeasureProfile, _Arm
-from depthbench.suites.targets.watch import EnergyCounter
+from depthbench.suites.environment import environment
+from depthbench.suites.results import read_json, write_json
+from depthbench.suites.targets.desktop_cpu import COMPARED, CpuSettings, cpu_network, measure
+from depthbench.suites.targets.engine import Arm, MeasureProfile
+from depthbench.suites.targets.intervals import compare
+from depthbench.suites.targets.watch import EnergyCounter, ForeignLoad
 
-COMPARISON = MeasureProfile(seconds=3, samples=100, block_s=0.1, warmup_s=0.5, warmup_runs=10)
+COMPARISON = MeasureProfile(1.5, 100, block_s=0.1, warmup_s=0.2, warmup_runs=10, processes=COMPARED, longest=1.0)
+SAME, MORE = "itself", "5 % more work"
+MODELS = ("tst-t", "fastdepth", "mobilevit-xxs")
+LIVES, TURNS, TURN_S = 5, 8, 0.125
 
 BARE = """
 import sys, time, json, numpy as np, onnxruntime as ort
@@ -59,70 +71,140 @@ def chain(path: Path, layers: int) -> Path:
     return path
 
 
-def power(folder: Path, same: int = 60, more: int = 40) -> dict[str, Any]:
-    """How often a difference is declared where there is none, and where there are 5 %."""
-    base, slower = chain(folder / "20.onnx", 20), chain(folder / "21.onnx", 21)
-    found: dict[str, Any] = {}
-    for name, head, times in (("itself", base, same), ("5 % more work", slower, more)):
-        ratios, declared, spent = [], 0, []
-        for seed in range(times):
+def power(out: Path, wanted: dict[str, int], end: float) -> None:
+    """Compare until all are done or the time is over; every comparison is written down."""
+    found = _begun(out)
+    rows: list[dict[str, Any]] = found.setdefault("comparisons", [])
+    with tempfile.TemporaryDirectory() as folder:
+        base = chain(Path(folder) / "20.onnx", 20)
+        heads = {SAME: base, MORE: chain(Path(folder) / "21.onnx", 21)}
+        todo = [(kind, seed) for kind in heads for seed in range(wanted[kind])]
+        done = {(row["kind"], row["seed"]) for row in rows}
+        for kind, seed in todo:
+            if (kind, seed) in done:
+                continue
+            if time.monotonic() > end:
+                break
             start = time.perf_counter()
-            first, second = cpu.measure([head, base], COMPARISON, seed=seed, control=True)
-            result = cpu.compare(first, second)
-            spent.append(time.perf_counter() - start)
-            ratios.append(result.ratio)
-            declared += result.different
-            print(f"{name} {seed + 1}/{times}: {result.ratio:.4f} declared {declared}", file=sys.stderr)
-        found[name] = {"of": times, "declared": declared, "ratios": ratios, "longest_s": max(spent)}
-    return found
+            first, second = measure([heads[kind], base], COMPARISON, seed=seed, control=True)
+            result = compare(first, second, first.control)
+            row = {
+                "kind": kind,
+                "seed": seed,
+                "ratio": result.ratio,
+                "ci999": result.interval999,
+                "control": result.control,
+                "declared": result.different,
+                "seconds": time.perf_counter() - start,
+                "foreign_cores": float(np.median(first.facts["foreign_cores"])),
+            }
+            rows.append(row)
+            found["summary"] = {kind: _summary([one for one in rows if one["kind"] == kind]) for kind in heads}
+            found["complete"] = {(one["kind"], one["seed"]) for one in rows} >= set(todo)
+            write_json(out, found)
+            print(
+                f"{kind} {seed + 1}/{wanted[kind]}: {result.ratio:.4f} {'declared' if result.different else ''}",
+                file=sys.stderr,
+            )
 
 
-def fidelity(seconds: float = 10.0) -> dict[str, Any]:
-    """The engine's median over a bare loop's, the two interleaved, with a 95 % interval."""
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "of": len(rows),
+        "declared": sum(row["declared"] for row in rows),
+        "longest_s": max((row["seconds"] for row in rows), default=None),
+        "foreign_cores": float(np.median([row["foreign_cores"] for row in rows])) if rows else None,
+    }
+
+
+def fidelity(out: Path, models: list[str], end: float) -> None:
+    """The engine's median over a bare loop's, process by process; every network is written down."""
     from depthbench.suites.cli.artefacts import deployed
     from depthbench.suites.cli.output import stages
 
-    found = {}
-    profile = MeasureProfile(seconds, 100)
-    for model in ("tst-t", "fastdepth", "mobilevit-xxs"):
+    found = _begun(out)
+    for model in models:
+        if model in found.get("models", {}) or time.monotonic() > end:
+            continue
         with stages() as progress:
             path = deployed(model, "fp32", None, progress).path
-        bare = subprocess.Popen(
-            [sys.executable, "-c", BARE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        others = ForeignLoad()
+        pairs = [_life(path) for _ in range(LIVES)]
+        logs = np.log([ours / bare for ours, bare, _ in pairs])
+        half = stats.t.ppf(0.975, LIVES - 1) * logs.std(ddof=1) / np.sqrt(LIVES)
+        found.setdefault("models", {})[model] = {
+            "ratio": float(np.exp(logs.mean())),
+            "ci95": [float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))],
+            "engine_ms": [ours for ours, _, _ in pairs],
+            "bare_ms": [bare for _, bare, _ in pairs],
+            "foreign_cores": others.cores(sum(used for *_, used in pairs)),
+        }
+        found["complete"] = set(found["models"]) >= set(models)
+        write_json(out, found)
+
+
+def _life(path: Path) -> tuple[float, float, float]:
+    """Medians in ms of a fresh process of the engine and of a bare loop that take turns, and processor seconds used."""
+    arm = Arm(cpu_network(str(path), CpuSettings()))
+    with ExitStack() as stack:
+        arm.start(stack)
+        arm.wait()
+        arm.load(MeasureProfile(1, 1))
+        used = 0.0
+        pipe = subprocess.PIPE
+        bare = subprocess.Popen([sys.executable, "-c", BARE, str(path)], stdin=pipe, stdout=pipe, text=True)
+        stack.enter_context(bare)
         assert bare.stdin is not None
         assert bare.stdout is not None
+
+        def loop(seconds: float) -> list[float]:
+            assert bare.stdin is not None
+            assert bare.stdout is not None
+            bare.stdin.write(f"{seconds}\n")
+            bare.stdin.flush()
+            times: list[float] = json.loads(bare.stdout.readline())
+            return times
+
+        loop(1.0)
         samples: list[float] = []
-        blocks: list[int] = []
-        with bare, _Arm(path, profile, CpuSettings(), 0) as arm:
+        energy = EnergyCounter()
+        for turn in range(TURNS):
+            for ours in (True, False, False, True) if turn % 2 else (False, True, True, False):
+                if ours:
+                    used += arm.block(TURN_S, turn, energy)
+                else:
+                    samples += loop(TURN_S)
+                    used += TURN_S
+        bare.stdin.close()
+        assert arm.failed is None, arm.failed
+    return float(np.median(arm.samples_ms)), float(np.median(samples)), used
 
-            def loop(number: int, keep: bool = True, bare: Any = bare, into: Any = (samples, blocks)) -> None:
-                bare.stdin.write("0.125\n" if keep else "1.5\n")
-                bare.stdin.flush()
-                times = json.loads(bare.stdout.readline())
-                if keep:
-                    into[0].extend(times)
-                    into[1].extend([number] * len(times))
 
-            loop(0, keep=False)
-            number = 0
-            while arm.done(profile) < 1:
-                turns = [lambda n: arm.block(0.125, n, EnergyCounter()), loop]
-                for turn in (*turns, *turns[::-1]) if number % 2 else (*turns[::-1], *turns):
-                    turn(number)
-                number += 1
-            bare.stdin.close()
-            ratio, interval = cpu.paired_ratio(Measured([], arm.samples_ms, arm.blocks), Measured([], samples, blocks))
-            medians = float(np.median(arm.samples_ms) / np.median(samples))
-            found[model] = {"ratio": ratio, "ci95": interval, "ratio_of_medians": medians, "n": len(arm.samples_ms)}
-    return found
+def _begun(out: Path) -> dict[str, Any]:
+    """What an earlier call has written, or a beginning."""
+    if out.is_file():
+        found: dict[str, Any] = read_json(out)
+        return found
+    return {"environment": environment(), "complete": False}
 
 
 def main() -> None:
     """Run what the command line names."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = power(Path(folder)) if sys.argv[1] == "power" else fidelity()
-    print(json.dumps(result, indent=1))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("power", "fidelity"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--same", type=int, default=60)
+    parser.add_argument("--more", type=int, default=40)
+    parser.add_argument("--models", default=",".join(MODELS))
+    options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    if options.what == "power":
+        power(options.out, {SAME: options.same, MORE: options.more}, end)
+    else:
+        fidelity(options.out, options.models.split(","), end)
+    found = read_json(options.out)
+    print(json.dumps({key: found.get(key) for key in ("complete", "summary", "models") if key in found}, indent=1))
 
 
 if __name__ == "__main__":

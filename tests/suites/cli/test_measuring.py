@@ -44,8 +44,11 @@ def test_cores() -> None:
         ("measure tst-t --runtime tflite", "unknown runtime 'tflite'"),
         (
             "measure tst-t --target jetson --threads 2",
-            "--threads, --affinity and --runtime are for a CPU, not for jetson",
+            "--threads and --affinity are for a CPU, not for jetson",
         ),
+        ("measure tst-t --target jetson --runtime torch", "--runtime is for a CPU or a GPU, not for jetson"),
+        ("measure tst-t --target jetson --batch 4", "--batch is for a CPU or a GPU, not for jetson"),
+        ("measure tst-t --batch 1,x", "--batch 1,x: not batch sizes from 1 to 256, for example 1,4,8"),
         ("measure tst-t --target jetson", "target jetson is not available: this machine is not a Jetson"),
         ("measure tst-t --target desktop-cuda", "target desktop-cuda is not available: "),
         ("boards check nano", "unknown board 'nano' (choices: "),

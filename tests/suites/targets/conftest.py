@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from depthbench.suites.models import file_sha256
-from depthbench.suites.targets.board_steps import frames
+from depthbench.suites.targets.board_results import Outcome
+from depthbench.suites.targets.board_steps import BoardCell, BoardProfile, frames
 from depthbench.suites.targets.boardfile import BoardEntry
+from depthbench.suites.targets.jetson import measure
 
 STANDINS = Path(__file__).parent / "standins"
 MODELS = {
@@ -216,3 +218,16 @@ def networks(board: StandIn, tmp_path: Path) -> list[Path]:
     files = [convolution(tmp_path / "a.onnx"), convolution(tmp_path / "b.onnx", 0.5)]
     board.knows(*files)
     return files
+
+
+TINY = BoardProfile(rounds=1, seconds=1, frames=2, idle_s=1, builds=1)
+
+
+@pytest.fixture
+def on_board() -> Callable[..., list[Outcome]]:
+    """Measure files on a board, as short as can be."""
+
+    def run(files: list[Path], entry: BoardEntry | None, precision: str = "fp16") -> list[Outcome]:
+        return measure([BoardCell(path, precision) for path in files], entry, TINY)
+
+    return run

@@ -19,7 +19,7 @@ from depthbench.suites.targets.board_steps import BoardCell, BoardProfile
 from depthbench.suites.targets.bundle import RESULT, make, merge
 from depthbench.suites.targets.jetson import measure
 
-TINY = BoardProfile(rounds=1, seconds=1, frames=2, idle_s=1)
+TINY = BoardProfile(rounds=1, seconds=1, frames=2, idle_s=1, builds=1)
 
 
 @pytest.fixture

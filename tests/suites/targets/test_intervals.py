@@ -1,0 +1,62 @@
+"""What is read out of timings, on a simulated machine whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from depthbench.suites.targets.intervals import Comparison, Timings, compare
+
+LUCK = 0.012
+"""How far processes of the same file differ from each other (standard deviation)."""
+
+
+def arm(scale: float, processes: int, rng: np.random.Generator, drift: list[float], luck: float = LUCK) -> Timings:
+    """A file measured in several processes, each with its own luck; three rounds each, eight samples a round."""
+    samples: list[float] = []
+    blocks: list[int] = []
+    lives = np.repeat(np.arange(processes), 3).tolist()
+    lucks = rng.normal(0, luck, processes)
+    for number, life in enumerate(lives):
+        spikes = rng.random(8) < 0.05
+        times = scale * drift[number] * np.exp(lucks[life] + rng.normal(0, 0.015, 8)) * np.where(spikes, 2.0, 1.0)
+        samples += times.tolist()
+        blocks += [number] * 8
+    return Timings(samples, blocks, lives)
+
+
+def compared(seed: int, scale: float, processes: int = 5) -> Comparison:
+    rng = np.random.default_rng(seed)
+    drift = np.exp(np.cumsum(rng.normal(0, 0.04, 3 * processes))).tolist()
+    first, second, control = (arm(one, processes, rng, drift) for one in (5 * scale, 5, 5 * scale))
+    return compare(first, second, control)
+
+
+def test_nothing_is_declared_of_a_file_and_itself() -> None:
+    declared = [compared(seed, 1.0).different for seed in range(600)]
+    assert sum(declared) <= 3  # one in a thousand is expected
+
+
+def test_five_per_cent_is_declared() -> None:
+    declared = [compared(seed, 1.05).different for seed in range(200)]
+    assert sum(declared) >= 0.85 * 200  # 34 of 40
+    assert np.mean([compared(seed, 1.05).ratio for seed in range(200)]) == pytest.approx(1.05, abs=0.003)
+
+
+def test_the_95_interval_holds_the_truth() -> None:
+    held = [one.interval95[0] <= 1.05 <= one.interval95[1] for one in (compared(seed, 1.05) for seed in range(400))]
+    assert 0.92 <= np.mean(held) <= 0.98
+
+
+def test_one_process_each_is_widened_by_the_control() -> None:
+    rng = np.random.default_rng(0)
+    blocks = np.repeat(np.arange(40), 10).tolist()
+
+    def one(scale: float) -> Timings:
+        return Timings((scale * rng.normal(1, 0.02, 400)).tolist(), blocks)
+
+    assert not compare(one(5), one(5), one(5)).different
+    assert compare(one(5), one(5.25), one(5)).different
+    assert compare(one(5), one(5.25)).control is None
+    # the file differs from itself as much as from the other one: nothing is declared
+    assert not compare(one(5), one(5.25), one(5.25)).different
