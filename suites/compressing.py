@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthbench.compression.recipes import Recipe
+from depthbench.suites.cache import cache_dir
 from depthbench.suites.models import ModelSpec, build_model, file_sha256
 from depthbench.suites.plan import digest, library_versions, recipe_identity, shipped_child
 from depthbench.suites.results import Lineage, write_atomic
 from depthbench.suites.source import DataSource
+from depthbench.suites.step_context import IMAGES, StepContext
 from depthbench.suites.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from depthbench.suites.training_config import TrainConfig
+    from depthbench.compression.steps import Context
     from depthbench.suites.training_log import Report
-
-
-@dataclass(frozen=True)
-class FinetuneContext:
-    """What compression steps may ask of the suite: a training loop.
-
-    ``config``: the training; left out, the shipped recipe's ``finetune`` section on the run's own data set. ``folder``: where
-    checkpoints are kept.
-    """
-
-    source: DataSource
-    folder: Path
-    config: TrainConfig | None = None
-    report: Report | None = None
-
-    def finetune(self, module: nn.Module, options: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-        """Train a compressed network on; the network in eval mode and a report (samples, seconds, data)."""
-        from depthbench.suites.training import train
-        from depthbench.suites.training_config import load_config
-
-        config = self.config or load_config("finetune", {"mixture": {self.source.name: 1.0}, **options})
-        trained = train(config, module, self.folder, roots=self.source.roots, report=self.report)
-        return trained.module, {"samples": trained.samples, "seconds": round(trained.seconds, 1), "data": trained.data}
 
 
 def network(
@@ -61,37 +41,101 @@ def network(
     lineage = [weights]
     if not recipe.steps:
         return module, lineage, []
-    from depthbench.compression.prune import shape_like
-    from depthbench.suites.checkpoint import read_tensors
+    check_steps(recipe)
+    from depthbench.compression.shapes import shape_like
+    from depthbench.suites.checkpoint import read_tensors, tensors_digest
 
     options = {"steps": [[step.kind, dict(step.options)] for step in recipe.steps]}
     child = shipped_child(spec, recipe)
     if child is None:
-        key = digest([spec.kind, spec.name, spec.digest, recipe_identity(spec, recipe), library_versions()])
-        entry = Store("networks").make(key, lambda folder: _compress(module, recipe, source, spec, folder))
+        key = network_key(spec, recipe, source)
+        entry = Store("networks").make(key, lambda folder: _compress(module, recipe, source, spec, key, folder))
         child, reports = entry.folder / "network.safetensors", entry.meta["reports"]
         tensors, _ = read_tensors(child)
+        made = tensors_digest(tensors)
     else:
         tensors, metadata = read_tensors(child)
-        reports = metadata["reports"]
+        reports, made = metadata["reports"], file_sha256(child)
         if metadata["parent"] != spec.digest:
             raise ValueError(f"{child.name}: made from other weights of {spec.name} than the ones shipped beside it")
-    return shape_like(module, tensors).eval(), [*lineage, Lineage("compressed", file_sha256(child), options)], reports
+    compressed = shape_like(module, tensors, heads_after(reports)).eval()
+    return compressed, [*lineage, Lineage("compressed", made, options)], reports
 
 
-def _compress(module: nn.Module, recipe: Recipe, source: DataSource, spec: ModelSpec, folder: Path) -> dict[str, Any]:
+def network_key(spec: ModelSpec, recipe: Recipe, source: DataSource) -> str:
+    """Digest of everything that decides a compressed network, by which the store keeps it."""
+    made_on = steps_data(spec, recipe, source)
+    return digest([spec.kind, spec.name, spec.digest, recipe_identity(spec, recipe), made_on, library_versions()])
+
+
+def steps_data(spec: ModelSpec, recipe: Recipe, source: DataSource) -> list[str] | None:
+    """The images that a recipe's steps see, where they are carried out here: data set, protocol, digest of the images."""
+    if not recipe.steps or shipped_child(spec, recipe) is not None:
+        return None
+    from depthbench.suites.data import open_dataset
+
+    images = open_dataset(source.name, "calibration", root=source.root, limit=IMAGES)
+    return [source.name, source.protocol, images.digest]
+
+
+def heads_after(reports: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The number of heads, by name, of the attention modules that have lost some in a recipe's steps."""
+    return {name: after for report in reports for name, (_, after) in report.get("heads", {}).items()}
+
+
+def step_faults(recipe: Recipe) -> list[str]:
+    """What is wrong with a recipe's steps, each ``steps[i].kind.key: message``; none when all is well.
+
+    Beside what :mod:`depthbench.compression.options` knows: boards, precisions, and the fields of a training.
+    """
+    from depthbench.compression import options
+    from depthbench.suites.targets.predicted import check
+    from depthbench.suites.training_config import config_faults
+
+    faults = []
+    for i, step in enumerate(recipe.steps):
+        place = f"steps[{i}].{step.kind}"
+        wrong = [f"{place}.{fault}" for fault in options.step_faults(step.kind, step.options)]
+        if not wrong and step.kind == "finetune":
+            training = options.finetune_options(step.options).training
+            wrong = [f"{place}.{fault}" for fault in config_faults(training)]
+        elif not wrong and step.kind == "prune":
+            chosen = options.prune_options(step.options)
+            if chosen.finetune is not None:
+                wrong = [f"{place}.finetune.{fault}" for fault in config_faults(chosen.finetune.training)]
+            if chosen.board is not None:
+                try:
+                    check(chosen.board, chosen.precision)
+                except ValueError as error:
+                    wrong.append(f"{place}.board: {error}")
+        faults += wrong
+    return faults
+
+
+def check_steps(recipe: Recipe) -> None:
+    """``ValueError`` that names everything that is wrong with a recipe's steps."""
+    if faults := step_faults(recipe):
+        raise ValueError(f"recipe {recipe.name}: {'; '.join(faults)}")
+
+
+def _compress(
+    module: nn.Module, recipe: Recipe, source: DataSource, spec: ModelSpec, key: str, folder: Path
+) -> dict[str, Any]:
     from depthbench.suites.checkpoint import save_weights
 
-    module, reports = compress(module, recipe, FinetuneContext(source, folder / "finetune"))
-    shutil.rmtree(folder / "finetune", ignore_errors=True)
+    checkpoints = cache_dir() / "trainings" / key  # beside the store: a recipe that was stopped goes on from there
+    context = StepContext(source, module, checkpoints, mixture={source.name: 1.0})
+    module, reports = compress(module, recipe, context)
     save_weights(folder / "network.safetensors", module.state_dict(), {"parent": spec.digest, "reports": reports})
+    shutil.rmtree(checkpoints, ignore_errors=True)
     return {"reports": reports}
 
 
-def compress(module: nn.Module, recipe: Recipe, context: FinetuneContext) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """Carry out a recipe's steps on a network; the new network and a report a step."""
+def compress(module: nn.Module, recipe: Recipe, context: Context) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Carry out a recipe's steps on a copy of a network; the new network and a report a step."""
     from depthbench.compression.steps import STEPS
 
+    module = copy.deepcopy(module)
     reports = []
     for step in recipe.steps:
         module, report = STEPS[step.kind](module, step.options, context)
@@ -102,28 +146,38 @@ def compress(module: nn.Module, recipe: Recipe, context: FinetuneContext) -> tup
 def train_child(
     spec: ModelSpec,
     recipe: Recipe,
-    config: TrainConfig,
     folder: Path,
     *,
+    training: Mapping[str, Any] | None = None,
+    config_file: Path | None = None,
     report: Report | None = None,
     command: str = "",
 ) -> Path:
-    """Compress a model by a recipe, fine-tune it in ``folder`` (resumable) and write ``folder/weights.safetensors``."""
+    """Compress a model by a recipe, fine-tuned in ``folder`` (resumable), and write ``folder/weights.safetensors``.
+
+    ``training``: fields of the fine-tuning's configuration, whatever the recipe says; ``config_file``: read in place of the
+    one that ships.
+    """
     from depthbench.suites.checkpoint import save_weights
 
+    check_steps(recipe)
+    start = json.dumps([spec.digest, recipe_identity(spec, recipe)[0]])
     parent = folder / "parent"
-    if parent.is_file() and parent.read_text() != spec.digest:
-        raise ValueError(f"{folder}: holds a child of other weights of {spec.name}: use another folder or delete it")
-    write_atomic(parent, spec.digest.encode())
-    context = FinetuneContext(DataSource("rooms", "native"), folder, config, report)
-    module, reports = compress(build_model(spec), recipe, context)
+    if parent.is_file() and parent.read_text() not in (start, spec.digest):
+        raise ValueError(
+            f"{folder}: holds a child of {spec.name} by another recipe or of other weights: use another folder or delete it"
+        )
+    write_atomic(parent, start.encode())
+    module = build_model(spec)
+    context = StepContext(DataSource("rooms", "native"), module, folder, training or {}, config_file, report=report)
+    child, reports = compress(module, recipe, context)
     metadata = {
         "model": spec.name,
         "recipe": recipe.name,
         "parent": spec.digest,
         "reports": reports,
-        "config": config.model_dump(mode="json"),
+        "config": context.config({}).model_dump(mode="json"),
         "command": command,
     }
-    save_weights(folder / "weights.safetensors", module.state_dict(), metadata)
+    save_weights(folder / "weights.safetensors", child.state_dict(), metadata)
     return folder / "weights.safetensors"

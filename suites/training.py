@@ -6,14 +6,14 @@ started again continues from its last checkpoint and, on the CPU, ends with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from depthbench.suites.checkpoint import read_tensors, save_weights
 from depthbench.suites.data import open_dataset
@@ -46,14 +46,16 @@ def train(
     *,
     roots: Mapping[str, Path] | None = None,
     start: str | None = None,
+    parent: nn.Module | None = None,
     report: Report | None = None,
 ) -> Trained:
     """Train ``module`` in place, keeping checkpoint and log in ``folder``; goes on from the checkpoint that lies there.
 
     ``roots``: data set: its folder, in place of ``$DEPTHBENCH_DATA``. ``start``: digest of the weights that the module has,
-    if it has any. ``report`` is called every ``config.log_samples``. Raises ``ValueError`` when the folder holds a training
-    with another configuration, other data or another start, and ``FloatingPointError`` when loss or gradient is not finite or
-    the loss explodes; the checkpoint then still holds the last good state.
+    if it has any. ``parent``: the network it was pruned from, for a recipe that distils from it. ``report`` is called every
+    ``config.log_samples``. Raises ``ValueError`` when the folder holds a training with another configuration, other data or
+    another start, and ``FloatingPointError`` when loss or gradient is not finite or the loss explodes; the checkpoint then
+    still holds the last good state.
     """
     if config.device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"device {config.device}: torch sees no CUDA device here; use device cpu")
@@ -62,7 +64,7 @@ def train(
         open_dataset(name, "train", root=roots.get(name), limit=config.images.get(name)) for name in config.mixture
     ]
     data = {dataset.name: dataset.digest for dataset in datasets}
-    aim = objective(config, module)
+    aim = objective(config, module, parent)
     origin = {"the start weights": start, "the teacher": aim.teacher.digest if aim.teacher else None}
     run = Run(config, module, folder, data=data, origin={name: value for name, value in origin.items() if value})
     batches = Batches(
@@ -127,12 +129,23 @@ def stretches(path: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in metadata.items() if key != "model"}] if "samples" in metadata else []
 
 
-@torch.no_grad()
 def renew_batch_norm(module: nn.Module, batches: Batches, config: TrainConfig) -> None:
     """Statistics of every batch norm anew, as means over training batches at the last input sizes.
 
     Averaged weights give smaller activations than the weights that they are the average of, so averaged statistics do not
     fit them (Izmailov et al. 2018, section 3.2). The batches are those that would follow the last step.
+    """
+    first = config.steps * config.accumulate
+    numbers = range(first, first - (-BATCH_NORM_SAMPLES // config.batch))
+    sizes = config.sizes_at(config.steps)
+    measure_batch_norm(module, (batches(i, sizes)[0].to(config.device) for i in numbers))
+
+
+@torch.no_grad()
+def measure_batch_norm(module: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Statistics of every batch norm anew, as means over the batches ``inputs``, each (B, 3, H, W).
+
+    The module is in eval mode then.
     """
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     if not norms:
@@ -143,11 +156,11 @@ def renew_batch_norm(module: nn.Module, batches: Batches, config: TrainConfig) -
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over batches
         norm.train()
-    first = config.steps * config.accumulate
-    for i in range(first, first - (-BATCH_NORM_SAMPLES // config.batch)):
-        module(batches(i, config.sizes_at(config.steps))[0].to(config.device))
+    for rgb in inputs:
+        module(rgb)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    module.eval()
 
 
 @contextmanager

@@ -18,15 +18,19 @@ SAME_RESULT = {"checkpoint_samples", "log_samples", "workers", "explosion"}
 """Fields of :class:`TrainConfig` that do not change what a training ends with."""
 
 
-class Augment(BaseModel, frozen=True, extra="forbid"):
+class Augment(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """How far a training image is varied; a range's width, 0 switches that variation off."""
 
     crop: float = Field(default=0.75, gt=0, le=1)
     """Smallest side of the random crop as a share of the image; the crop keeps the image's aspect ratio."""
     flip: bool = True
+    """Mirrored left to right, every second image."""
     gamma: float = Field(default=0.25, ge=0, lt=1)
+    """Gamma of the brightness, around 1."""
     brightness: float = Field(default=0.25, ge=0, lt=1)
+    """Gain of all channels, around 1."""
     contrast: float = Field(default=0.2, ge=0, lt=1)
+    """Contrast around the image's mean, around 1."""
     colour: float = Field(default=0.1, ge=0, lt=1)
     """Gain of each channel; saturation varies four times as far."""
     gray: float = Field(default=0.05, ge=0, lt=1)
@@ -37,29 +41,36 @@ class Augment(BaseModel, frozen=True, extra="forbid"):
     """Largest standard deviation of a Gaussian blur, in pixels of the network's input."""
 
 
-class Loss(BaseModel, frozen=True, extra="forbid"):
+class Loss(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Weights of the terms of :class:`depthbench.tst.losses.DepthLoss`."""
 
     silog: float = Field(default=1.0, ge=0)
+    """Scale-invariant logarithmic error."""
     gradient: float = Field(default=0.5, ge=0)
+    """Differences of the depth's gradients."""
     edge: float = Field(default=0.1, ge=0)
+    """Edge-aware term: depth is smooth where the image is."""
     variance_focus: float = Field(default=0.85, ge=0, le=1)
+    """Share of the squared mean that the scale-invariant error forgives."""
 
 
-class Distill(BaseModel, frozen=True, extra="forbid"):
+class Distill(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Knowledge distillation: the network also learns what a larger, trained one says about the same pictures."""
 
     teacher: str = Field(min_length=1)
-    """A catalogue model that ships with weights, or a weights file that ``depthbench train`` wrote."""
+    """A catalogue model that ships with weights, a weights file that ``depthbench train`` wrote, or ``parent``: the network
+    that a recipe prunes, as it was before."""
     weight: float = Field(default=0.5, gt=0)
     """Of the mean |ln(prediction / teacher's prediction)| over all pixels, those without ground truth too."""
 
 
-class Stage(BaseModel, frozen=True, extra="forbid"):
+class Stage(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """A share of the samples, and the input sizes (``HxW``) of which each batch draws one."""
 
     share: float = Field(gt=0, le=1)
+    """Of all samples; the shares of all stages add up to 1."""
     sizes: tuple[str, ...] = Field(min_length=1)
+    """HxW, multiples of 32."""
 
     @field_validator("sizes")
     @classmethod
@@ -76,14 +87,17 @@ class Stage(BaseModel, frozen=True, extra="forbid"):
         return [(int(height), int(width)) for height, width in (size.split("x") for size in self.sizes)]
 
 
-class TrainConfig(BaseModel, frozen=True, extra="forbid"):
+class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """One training. Lengths are counted in samples, so a batch size changes no other number."""
 
     samples: int = Field(default=40_000, ge=1)
+    """Images that the training sees, repetitions counted."""
     batch: int = Field(default=16, ge=1)
+    """Images of a batch."""
     accumulate: int = Field(default=1, ge=1)
     """Batches whose mean gradient makes one step of the optimizer."""
     seed: int = Field(default=0, ge=0)
+    """Of the first weights, the order of the images and how they are varied."""
     mixture: dict[str, float] = Field(default={"rooms": 0.5, "nyu-labeled": 0.5}, min_length=1)
     """Data set: its weight, in proportion to the samples drawn from its training split."""
     images: dict[str, int] = {}
@@ -91,6 +105,7 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     stages: tuple[Stage, ...] = Field(
         default=(Stage(share=0.7, sizes=("128x128",)), Stage(share=0.3, sizes=("224x224",))), min_length=1
     )
+    """One after the other, for example small images first."""
     lr: float = Field(default=0.002, gt=0)
     """Peak learning rate of AdamW; linear warm-up, then a cosine to zero."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
@@ -102,8 +117,11 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     ema: float = Field(default=0.998, ge=0, lt=1)
     """Decay per step of the average of the weights that is kept in the end."""
     loss: Loss = Loss()
+    """Weights of the terms of the loss."""
     distill: Distill | None = None
+    """Learning from a larger network too."""
     augment: Augment = Augment()
+    """How far a training image is varied."""
     max_depth: float = Field(default=10.0, gt=0)
     """Metres; ground truth beyond it counts as missing."""
     explosion: float = Field(default=5.0, gt=1)
@@ -118,9 +136,13 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     """``bf16``, ``fp16``: the network runs under autocast, weights and loss stay float32; ``fp16`` scales its loss and needs
     ``cuda``."""
     channels_last: bool = False
+    """Memory layout of the images and weights: often faster, the same result to rounding."""
     compile: bool = False
+    """With torch.compile."""
     checkpoint_samples: int = Field(default=2000, ge=1)
+    """A checkpoint is written every so many samples."""
     log_samples: int = Field(default=320, ge=1)
+    """A line is written to the log every so many samples."""
 
     @field_validator("mixture", "images")
     @classmethod

@@ -33,6 +33,7 @@ from depthbench.suites.data.rooms_dataset import (
     RoomsDataset,
     open_records,
 )
+from depthbench.suites.disk import reserve, writing_to
 from depthbench.suites.training_config import Augment, TrainConfig
 
 
@@ -45,17 +46,21 @@ def decoded(dataset: DepthDataset) -> Pictures:
         return Pictures(dataset.chunks, len(dataset))
     path = cache_dir() / "decoded" / f"{dataset.digest[:32]}-{HEIGHT}x{WIDTH}.npy"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            records = np.lib.format.open_memmap(part, mode="w+", dtype=RECORD, shape=(len(dataset),))
-            with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow and NumPy decode outside the interpreter's lock
-                for _ in pool.map(lambda i: _decode(dataset[i], records, i), range(len(dataset))):
-                    pass
-            records.flush()
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with writing_to(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                records = np.lib.format.open_memmap(part, mode="w+", dtype=RECORD, shape=(len(dataset),))
+                reserve(part)
+                with ThreadPoolExecutor(
+                    os.cpu_count()
+                ) as pool:  # Pillow and NumPy decode outside the interpreter's lock
+                    for _ in pool.map(lambda i: _decode(dataset[i], records, i), range(len(dataset))):
+                        pass
+                records.flush()
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
     return Pictures([open_records(path)], len(dataset))
 
 

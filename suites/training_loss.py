@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from depthbench.compression.options import PARENT
+from depthbench.compression.shapes import state_digest
 from depthbench.suites.checkpoint import read_tensors
 from depthbench.suites.models import build_model, resolve_model
 from depthbench.suites.training_config import Distill, TrainConfig
@@ -48,16 +51,23 @@ class Objective:
         return loss if self.teacher is None else loss + self.teacher(prediction, rgb)
 
 
-def objective(config: TrainConfig, module: nn.Module) -> Objective:
-    """The objective of ``config``; without the edge-aware term for a TST whose ablation flag ``edge_loss`` is off."""
+def objective(config: TrainConfig, module: nn.Module, parent: nn.Module | None = None) -> Objective:
+    """The objective of ``config``; without the edge-aware term for a TST whose ablation flag ``edge_loss`` is off.
+
+    ``parent``: the network that ``module`` was pruned from, the teacher where the recipe says ``parent``.
+    """
     depth = DepthLoss(**config.loss.model_dump())
     if isinstance(module, TST) and not module.config.edge_loss:
         depth = replace(depth, edge=0.0)
-    return Objective(depth, open_teacher(config.distill, config) if config.distill else None)
+    return Objective(depth, open_teacher(config.distill, config, parent) if config.distill else None)
 
 
-def open_teacher(distill: Distill, config: TrainConfig) -> Teacher:
+def open_teacher(distill: Distill, config: TrainConfig, parent: nn.Module | None = None) -> Teacher:
     """The teacher that a recipe names; ``ValueError`` when it has no weights or its file cannot be read."""
+    if distill.teacher == PARENT:
+        if parent is None:
+            raise ValueError("distill.teacher: parent is the unpruned network, which only a recipe that compresses has")
+        return Teacher(_placed(copy.deepcopy(parent), config), state_digest(parent), distill.weight)
     path = Path(distill.teacher)
     if path.suffix == ".safetensors":
         _, metadata = read_tensors(path)
@@ -68,7 +78,12 @@ def open_teacher(distill: Distill, config: TrainConfig) -> Teacher:
         spec = resolve_model(distill.teacher)
     if spec.kind == "onnx" or spec.path is None:
         raise ValueError(f"distill.teacher: {distill.teacher} has no weights to learn from; name a weights file")
+    return Teacher(_placed(build_model(spec), config), spec.digest, distill.weight)
+
+
+def _placed(module: nn.Module, config: TrainConfig) -> nn.Module:
+    """A network as a teacher: in eval mode on the training's device, never trained."""
     layout = torch.channels_last if config.channels_last else torch.preserve_format
     # torch's stubs do not know this overload of nn.Module.to
-    module: nn.Module = build_model(spec).to(device=config.device, memory_format=layout)  # type: ignore[call-overload]
-    return Teacher(module.requires_grad_(False), spec.digest, distill.weight)
+    placed: nn.Module = module.eval().to(device=config.device, memory_format=layout)  # type: ignore[call-overload]
+    return placed.requires_grad_(False)

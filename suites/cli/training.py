@@ -62,8 +62,8 @@ def train(
     spec = resolve_model(model, weights=weights)
     if spec.kind == "onnx":
         raise ValueError(f"{model}: an ONNX file cannot be trained; name a catalogue model or package.module:function")
-    section = "finetune" if chosen.steps else "train"
-    training = load_config(section, _overrides(settings, samples, seed), config)  # type: ignore[arg-type]
+    changes = _overrides(settings, samples, seed)
+    training = load_config("finetune" if chosen.steps else "train", changes, config)
     command = shlex.join(["depthbench", *sys.argv[1:]])
     try:
         with progress_bar(f"{model} {recipe}" if chosen.steps else model) as bar, tensorboard(out_dir) as board:
@@ -73,7 +73,9 @@ def train(
                 board(status)
 
             if chosen.steps:
-                path = train_child(spec, chosen, training, out_dir, report=report, command=command)
+                path = train_child(
+                    spec, chosen, out_dir, training=changes, config_file=config, report=report, command=command
+                )
             else:
                 start = replace(spec, path=weights)  # never the shipped weights by themselves
                 build = partial(build_model, start, training.seed)
