@@ -10,8 +10,10 @@ import hashlib
 import importlib
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
@@ -32,14 +34,18 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 class ModelInfo:
     """A row of the model table: its family (colour and marker in plots), one line of text, and its builder.
 
-    ``options``: the types of the builder's keyword arguments by name, for a model that a suite may vary.
+    ``config``: the frozen dataclass whose fields are the builder's keyword arguments, for a model that a suite may vary.
     """
 
     name: str
     family: str
     summary: str
     build: Callable[..., nn.Module]
-    options: Callable[[], Mapping[str, Any]] = dict
+    config: Callable[[], Any] | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The types of the builder's keyword arguments by name; none for a model that is as it is."""
+        return get_type_hints(type(self.config())) if self.config else {}
 
 
 def _tst(name: str) -> Callable[..., nn.Module]:
@@ -51,10 +57,13 @@ def _tst(name: str) -> Callable[..., nn.Module]:
     return build
 
 
-def _tst_options() -> Mapping[str, Any]:
-    from depthbench.tst import TSTConfig
+def _tst_config(name: str) -> Callable[[], Any]:
+    def config() -> Any:
+        from depthbench.tst import VARIANTS
 
-    return get_type_hints(TSTConfig)
+        return VARIANTS[name]
+
+    return config
 
 
 def _fastdepth(name: str) -> Callable[[], nn.Module]:
@@ -79,9 +88,9 @@ MODELS: Mapping[str, ModelInfo] = MappingProxyType(
     {
         info.name: info
         for info in (
-            ModelInfo("tst-t", "tst", "Token-Sharing Transformer, tiny", _tst("tst-t"), _tst_options),
-            ModelInfo("tst-s", "tst", "Token-Sharing Transformer, small", _tst("tst-s"), _tst_options),
-            ModelInfo("tst-b", "tst", "Token-Sharing Transformer, base", _tst("tst-b"), _tst_options),
+            ModelInfo("tst-t", "tst", "Token-Sharing Transformer, tiny", _tst("tst-t"), _tst_config("tst-t")),
+            ModelInfo("tst-s", "tst", "Token-Sharing Transformer, small", _tst("tst-s"), _tst_config("tst-s")),
+            ModelInfo("tst-b", "tst", "Token-Sharing Transformer, base", _tst("tst-b"), _tst_config("tst-b")),
             ModelInfo("tst-source", "tst", "the source's pseudo code taken literally", _tst("tst-source")),
             ModelInfo("fastdepth", "fastdepth", "FastDepth, full width", _fastdepth("fastdepth")),
             ModelInfo(
@@ -159,15 +168,27 @@ def _digest(otherwise: str, weights: Path | None) -> str:
 def _code_digest(text: str) -> str:
     """Digest of the source file that a function MODEL comes from, so that an edited network is a new one."""
     module = text.partition(":")[0]
-    try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        found = None
+    found = _find_module(module)
     if found is None:
         raise ValueError(f"model '{text}': no module named {module}")
     return (
         f"code-{file_sha256(Path(found.origin))}" if found.origin and Path(found.origin).is_file() else "code-unknown"
     )
+
+
+def _find_module(name: str) -> ModuleSpec | None:
+    """Where a module lies, without importing the packages around it: a plan runs nothing that its suite names."""
+    top, *parts = name.split(".")
+    try:
+        found = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    for part in parts:
+        if found is None or found.submodule_search_locations is None:
+            return None
+        place, path = f"{found.name}.{part}", found.submodule_search_locations
+        found = next((spec for finder in sys.meta_path if (spec := finder.find_spec(place, path))), None)
+    return found
 
 
 def build_model(spec: ModelSpec, seed: int = 0) -> nn.Module:

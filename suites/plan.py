@@ -9,18 +9,18 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from depthbench.compression.recipes import RECIPES, Recipe
-from depthbench.suites.models import ModelSpec, resolve_model, weights_path
-from depthbench.suites.names import lookup
-from depthbench.suites.schema import Block, Suite
-from depthbench.suites.targets import TARGETS, Target
-from depthbench.suites.variants import trained_specs, training_digests
+from depthbench.suites.cells import Lookups, block_cells
+from depthbench.suites.models import ModelSpec, file_sha256, weights_path
+from depthbench.suites.schema import Suite
+from depthbench.suites.targets import Target
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "torch-pruning")
 
@@ -30,9 +30,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
 
 
+@cache
+def _version(name: str) -> str:
+    return version(name)
+
+
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that can change a result, this package's own included."""
-    return {name: version(name) for name in ("depthbench", *LIBRARIES)}
+    return {name: _version(name) for name in ("depthbench", *LIBRARIES)}
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Job:
 
 def make_plan(
     suite: Suite,
-    data: Data,
+    data: Data | Mapping[str, Data],
     *,
     base: Path | None = None,
     only: Sequence[str] = (),
@@ -76,45 +81,45 @@ def make_plan(
 ) -> list[Job]:
     """The cells of a suite in the order they are written, each once; with ``only``, those whose label matches a pattern.
 
-    ``roots``: data set: its folder, in place of ``$DEPTHBENCH_DATA``, for a suite that trains. ``ValueError`` when the
-    patterns leave nothing.
+    ``data``: the images of the suite's data set, or of each of several by name (``Suite.data_sets``). ``roots``: data set: its
+    folder, in place of ``$DEPTHBENCH_DATA``, for a suite that trains. ``ValueError`` when the patterns leave nothing, or a
+    cell's images are not described.
     """
-    digests = training_digests(suite.train, roots or {}) if suite.train else {}
-    probes = {name: TARGETS[name].probe() for block in suite.matrix for name in block.targets}
-    versions = library_versions()
+    described = {data.name: data} if isinstance(data, Data) else data
+    lookups, versions = Lookups(suite, base, roots or {}), library_versions()
+    identities: dict[tuple[str, str, str, str | None], Any] = {}
+
+    def identity(model: ModelSpec, recipe: Recipe, precision: str | None) -> Any:
+        key = (model.name, model.digest, recipe.name, precision)
+        if key not in identities:
+            identities[key] = recipe_identity(model, recipe, precision)
+        return identities[key]
+
     jobs: dict[str, Job] = {}
     for block in suite.matrix:
-        for model in _block_models(suite, block, base, digests):
-            for recipe_name in block.recipes:
-                for size in block.sizes:
-                    for target_name in block.targets:
-                        job = make_job(
-                            model,
-                            lookup("recipe", recipe_name, RECIPES),
-                            size,
-                            TARGETS[target_name],
-                            data,
-                            profile=suite.measure.profile,
-                            unavailable=probes[target_name],
-                            versions=versions,
-                        )
-                        jobs[job.id] = job
-    chosen = [job for job in jobs.values() if _matches(job.label, only)]
+        for cell in block_cells(suite, block, lookups):
+            if cell.data not in described:
+                raise ValueError(f"{suite.name} has cells on {cell.data}, of which no images are described")
+            job = make_job(
+                cell.model,
+                lookups.recipe(cell.recipe),
+                cell.size,
+                lookups.target(cell.target),
+                described[cell.data],
+                profile=suite.measure.profile,
+                unavailable=lookups.unavailable(cell.target),
+                versions=versions,
+                identity=identity,
+            )
+            jobs[job.id] = job
+    chosen = [job for job in jobs.values() if _matches(job, only)]
     if not chosen:
         raise ValueError(
             f"--only {' '.join(only)}: no cell of suite {suite.name} matches (a label is model/recipe/HxW/target)"
+            if only
+            else f"suite {suite.name} has no cell: its exclude leaves nothing"
         )
     return chosen
-
-
-def _block_models(suite: Suite, block: Block, base: Path | None, digests: Mapping[str, str]) -> Iterator[ModelSpec]:
-    """The models of a block; an entry that the suite trains is one model a seed."""
-    for model in block.models:
-        if isinstance(model, str):
-            yield resolve_model(model, base)
-        else:
-            assert suite.train is not None  # the schema's check
-            yield from trained_specs(model, suite.train, digests)
 
 
 def make_job(
@@ -126,14 +131,18 @@ def make_job(
     *,
     profile: str,
     unavailable: str | None,
-    versions: dict[str, str],
+    versions: Mapping[str, str],
+    identity: Callable[[ModelSpec, Recipe, str | None], Any] | None = None,
 ) -> Job:
-    """One cell, its precision resolved for the target's kind and any reason to skip it."""
+    """One cell, its precision resolved for the target's kind and any reason to skip it.
+
+    ``identity``: :func:`recipe_identity`, or one that remembers what it said.
+    """
     precision = recipe.precision.get(target.kind)
     skip = unavailable or _refusal(model, recipe, target, precision)
-    identity = {
+    content = {
         "model": [model.name, model.digest],
-        "recipe": [recipe.name, recipe_identity(model, recipe)],
+        "recipe": [recipe.name, (identity or recipe_identity)(model, recipe, precision)],
         "size": size,
         "target": target.name,
         "precision": precision,
@@ -142,14 +151,24 @@ def make_job(
         "versions": versions,
         "skip": skip,
     }
-    return Job(digest(identity), model, recipe, size, target, data, profile, precision, skip)
+    return Job(digest(content), model, recipe, size, target, data, profile, precision, skip)
 
 
-def recipe_identity(model: ModelSpec, recipe: Recipe) -> Any:
-    """What decides the outcome of a recipe's steps: their options, and the shipped child's weights where there are any."""
+def recipe_identity(model: ModelSpec, recipe: Recipe, precision: str | None = None) -> list[Any]:
+    """What decides the outcome of a recipe: its steps' options, and the shipped child's weights where there are any.
+
+    With a ``precision`` also its options: what decides the deployed file, not the network alone.
+    """
     steps = [[step.kind, dict(step.options)] for step in recipe.steps]
     child = shipped_child(model, recipe)
-    return [steps, hashlib.sha256(child.read_bytes()).hexdigest() if child else None]
+    network = [steps, _shipped_sha256(child) if child else None]
+    return network if precision is None else [*network, recipe.precision_identity(precision)]
+
+
+@cache
+def _shipped_sha256(path: Path) -> str:
+    """Digest of a file of this package, read once: it does not change while the program runs."""
+    return file_sha256(path)
 
 
 def shipped_child(model: ModelSpec, recipe: Recipe) -> Path | None:
@@ -167,7 +186,8 @@ def _refusal(model: ModelSpec, recipe: Recipe, target: Target, precision: str | 
     if precision is None:
         kinds = ", ".join(recipe.precision)
         instead = sorted(r.name for r in RECIPES.values() if r.steps == recipe.steps and target.kind in r.precision)
-        return f"recipe {recipe.name} is for {kinds}, not for {target.kind}; use {' or '.join(instead)}"
+        hint = f"; use {', '.join(instead)}" if instead else ""
+        return f"recipe {recipe.name} is for {kinds}, not for {target.kind}{hint}"
     if model.kind == "onnx" and recipe.steps:
         return f"recipe {recipe.name} changes the network, which an ONNX file does not allow"
     if precision in target.refuses:
@@ -175,6 +195,6 @@ def _refusal(model: ModelSpec, recipe: Recipe, target: Target, precision: str | 
     return None
 
 
-def _matches(label: str, only: Iterable[str]) -> bool:
-    patterns = list(only)
-    return not patterns or any(fnmatch.fnmatchcase(label, p) or fnmatch.fnmatchcase(label, f"*{p}*") for p in patterns)
+def _matches(job: Job, only: Sequence[str]) -> bool:
+    labels = (job.label, f"{job.label}/{job.data.name}")
+    return not only or any(fnmatch.fnmatchcase(label, p) for label in labels for one in only for p in (one, f"*{one}*"))

@@ -12,6 +12,23 @@ START_LOGIT = math.log(0.25 / 0.75)
 """Logit of an untrained network: a quarter of ``max_depth``, 2.5 m of 10 m, about the mean of an indoor scene."""
 
 
+LARGEST = {
+    "stem": 512,
+    "channels": 2048,
+    "depths": 64,
+    "expansions": 16,
+    "kernels": 15,
+    "dim": 2048,
+    "heads": 64,
+    "layers": 64,
+    "decoder": 1024,
+    "refine": 512,
+    "ffn_ratio": 16,
+    "grid": 64,
+}
+"""Far above any lightweight network; larger numbers are slips, and would take a machine's memory before anything says so."""
+
+
 @dataclass(frozen=True)
 class TSTConfig:
     """All numbers of a TST. A variant is a row of :data:`VARIANTS`; an ablation is one flag changed.
@@ -42,6 +59,15 @@ class TSTConfig:
         for name in ("stem", "dim", "heads", "layers", "decoder", "refine", "ffn_ratio", "grid"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name, most in LARGEST.items():
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if number < 1:
+                    raise ValueError(f"{name} is {value}: each must be at least 1")
+                if number > most:
+                    raise ValueError(f"{name} is {value}: at most {most} is built")
+        if not all(kernel % 2 for kernel in self.kernels):
+            raise ValueError(f"kernels is {self.kernels}: each must be odd")
         if self.dim % self.heads:
             raise ValueError(f"dim is {self.dim}: it must be a multiple of heads, which is {self.heads}")
         if self.max_depth <= 0:

@@ -38,8 +38,13 @@ def test_precision_follows_the_kind_of_target() -> None:
 @pytest.mark.parametrize(
     ("recipe", "target", "reason"),
     [
-        ("fp16", "desktop-cpu", "recipe fp16 is for cuda, board, not for cpu; use fp32 or int8"),
-        ("int8", "jetson-nano", "recipe int8 is for cpu, not for board; use fp16 or int8-trt"),
+        (
+            "fp16",
+            "desktop-cpu",
+            "recipe fp16 is for cuda, board, not for cpu; "
+            "use fp32, int8, int8-dynamic, int8-full, int8-mixed, int8-nncf, int8-weights",
+        ),
+        ("int8", "jetson-nano", "recipe int8 is for cpu, not for board; use fp16, int8-trt"),
         (
             "int8-trt",
             "jetson-nano",

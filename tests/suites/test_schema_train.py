@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from depthbench.suites.plan import Data, make_plan
@@ -63,7 +65,7 @@ def test_a_suite_that_trains() -> None:
         ("- tst-t", "- 7", "matrix[0].models[0]: Input should be a valid string (got 7)"),
         ("seeds", "seed", "train.seed: unknown key 'seed'; did you mean seeds? (choices: recipe, samples, seeds)"),
         ("[0, 1]", "[1, 1]", "train.seeds: a seed is given twice in 1, 1"),
-        ("[0, 1]", "[]", "train.seeds: Tuple should have at least 1 item after validation, not 0 (got [])"),
+        ("[0, 1]", "[]", "train.seeds: List should have at least 1 item after validation, not 0 (got [])"),
         ("samples: 100", "samples: 0", "train.samples: Input should be greater than or equal to 1 (got 0)"),
         ("lr: 0.003", "lr: -1", "train.recipe.lr: Input should be greater than 0"),
         ("lr: 0.003", "rl: 1", "train.recipe.rl: unknown key 'rl'; did you mean lr? (choices: accumulate, "),
@@ -79,16 +81,16 @@ def test_a_suite_that_trains() -> None:
 def test_fault(old: str, new: str, line: str) -> None:
     text = GOOD.replace(old, new)
     assert text != GOOD
-    with pytest.raises(ValueError, match=r"^mine\.yaml: ") as caught:
+    with pytest.raises(ValueError, match=r"^mine\.yaml:\d+: ") as caught:
         parse_suite(text, "mine.yaml")
     [fault] = str(caught.value).splitlines()
-    assert fault.startswith(f"mine.yaml: {line}")
+    assert re.sub(r"^mine\.yaml:\d+: ", "", fault).startswith(line)
 
 
 def test_a_misspelt_key_of_an_entry() -> None:
-    with pytest.raises(ValueError, match=r"^mine\.yaml: ") as caught:
+    with pytest.raises(ValueError, match=r"^mine\.yaml:\d+: ") as caught:
         parse_suite(GOOD.replace("name: few", "nmae: few"), "mine.yaml")
-    place = "mine.yaml: matrix[0].models[2]"
+    place = "mine.yaml:8: matrix[0].models[2]"
     assert str(caught.value).splitlines() == [
         f"{place}.name: this key is required",
         f"{place}.nmae: unknown key 'nmae'; did you mean name? (choices: model, name, options)",
@@ -98,17 +100,19 @@ def test_a_misspelt_key_of_an_entry() -> None:
 def test_a_training_without_anything_to_train() -> None:
     text = GOOD.replace("      - {name: full, model: tst-t}\n", "")
     text = text.replace("      - {name: few, model: tst-t, options: {grid: 2, depths: [1, 1, 2, 1]}}\n", "")
-    with pytest.raises(ValueError, match=r"^mine.yaml: train: no entry of the matrix has a name and a model to train$"):
+    with pytest.raises(
+        ValueError, match=r"^mine.yaml:3: train: no entry of the matrix has a name and a model to train$"
+    ):
         parse_suite(text, "mine.yaml")
 
 
 def test_all_faults_at_once() -> None:
     text = GOOD.replace("grid: 2", "grdi: 2, fusion: 7").replace("lr: 0.003", "lr: -1, rl: 2")
-    with pytest.raises(ValueError, match=r"^mine\.yaml: ") as caught:
+    with pytest.raises(ValueError, match=r"^mine\.yaml:\d+: ") as caught:
         parse_suite(text, "mine.yaml")
     keys = [line.split(": ")[1] for line in str(caught.value).splitlines()]
     options = "matrix[0].models[2].options"
-    assert keys == [f"{options}.grdi", f"{options}.fusion", "train.recipe.lr", "train.recipe.rl"]
+    assert keys == ["train.recipe.lr", "train.recipe.rl", f"{options}.fusion", f"{options}.grdi"]
 
 
 def test_the_ablation_suite_is_what_it_promises() -> None:
