@@ -14,6 +14,7 @@ from depthbench.suites.checkpoint import (
     read_tensors,
     restore_optimizer,
     save_weights,
+    tensors_digest,
     write_tensors,
 )
 
@@ -88,3 +89,16 @@ def test_optimizer_state_comes_back_in_the_layout_of_its_parameters(layout: torc
     step(first, optimizer)
     step(second, restored)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_a_digest_of_values_alone() -> None:
+    first = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(1.5, dtype=torch.bfloat16)}
+    same = {"a": first["a"].clone(), "b": first["b"].t().contiguous().t()}
+    assert tensors_digest(first) == tensors_digest(same)
+    others = [
+        {**first, "b": first["b"] + 1},
+        {**first, "b": first["b"].reshape(3, 2)},
+        {**first, "b": first["b"].double()},
+        {"c": first["b"], "a": first["a"]},
+    ]
+    assert len({tensors_digest(one) for one in (first, *others)}) == 5
