@@ -82,6 +82,8 @@ COLUMNS: Mapping[str, tuple[str, str, str]] = {
     "speedup": (NUMBER, "×", "latency of the parent / latency of this cell; below 1 is slower"),
     "speedup_lo": (NUMBER, "×", "lower end: bootstrap 95 % interval, measured cells only"),
     "speedup_hi": (NUMBER, "×", "upper end of the same interval"),
+    "not_faster": (FLAG, "", "less than 1.2 times as fast as the parent"),
+    "why_not_faster": (TEXT, "", "the reason, from depthbench explain where it was asked, else from the counts"),
     "rmse_change_m": (NUMBER, "m", "rmse_m minus the parent's on the same images; above 0 is worse"),
     "rmse_change_lo_m": (NUMBER, "m", "lower end: bootstrap 95 % interval, paired per image"),
     "rmse_change_hi_m": (NUMBER, "m", "upper end of the same interval"),

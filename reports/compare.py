@@ -33,6 +33,7 @@ class Comparison:
 
     ``environment``: (name, in A, in B) of what differs; ``cells``: a row per cell that both have, with ``COLUMNS``: ``ratio``
     is latency B / A (below 1 is faster), ``change_m`` RMSE B - A, paired per image, ``exact`` the static costs that differ;
+    ``speedup``, ``not_faster`` and ``why_not_faster`` are those of B over its own parent;
     ``appeared`` and ``vanished``: rows of ``PLACE`` that only B, or only A, has.
     """
 
@@ -65,6 +66,9 @@ COLUMNS = (
     "images",
     "exact",
     "verdict",
+    "speedup",
+    "not_faster",
+    "why_not_faster",
 )
 
 
@@ -116,7 +120,7 @@ def _compare(a: Run, b: Run, place: tuple[Any, ...], i: int, j: int) -> dict[str
     }
     row["exact"] = "; ".join(_exact(old, new))
     row["verdict"] = _verdict(row)
-    return row
+    return row | {name: new[name] for name in ("speedup", "not_faster", "why_not_faster")}
 
 
 def _latency(old: pd.Series, new: pd.Series, records: tuple[Record, Record]) -> dict[str, Any]:

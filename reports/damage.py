@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from depthbench.reports.columns import PLACES
 from depthbench.reports.decide import paired_difference
 from depthbench.reports.effects import nothing
 from depthbench.reports.load import Run, image_values
+from depthbench.reports.payoff import figure_lines, mark, write_below
 from depthbench.reports.pictures import representatives
 from depthbench.reports.theme import LIGHT, Theme
 from depthbench.suites.results import Record
@@ -24,7 +26,8 @@ def damage(run: Run) -> pd.DataFrame:
     """What compression costs where: a row per compressed cell and place of ``PLACES``, each artefact once.
 
     Columns: ``model``, ``recipe``, ``precision``, ``size``, ``place``, ``change_m`` (RMSE minus the uncompressed form's, paired
-    per image) and its bootstrap 95 % interval ``lo``, ``hi``. Empty for runs whose evaluations do not tell the error by place.
+    per image) and its bootstrap 95 % interval ``lo``, ``hi``; ``speedup``, ``not_faster`` and ``why_not_faster`` of the least
+    speed-up that the artefact has on any target. Empty for runs whose evaluations do not tell the error by place.
     """
     by_place = {(*_place(record),): record for record in run.records if record.status == "ok"}
     rows = []
@@ -35,6 +38,7 @@ def damage(run: Run) -> pd.DataFrame:
         if parent is None or not all(pair) or pair in seen:
             continue
         seen.add(pair)
+        slowest = _slowest(run.cells, record.evaluation or "", run.records)
         for metric, words in PLACES.items():
             change = paired_difference(run.evaluation(parent), run.evaluation(record), metric)
             if change.images:
@@ -48,10 +52,20 @@ def damage(run: Run) -> pd.DataFrame:
                         "change_m": change.mean,
                         "lo": change.low,
                         "hi": change.high,
+                        **slowest,
                     }
                 )
     columns = ["model", "recipe", "precision", "size", "place", "change_m", "lo", "hi"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*columns, *_PAYOFF])
+
+
+_PAYOFF = ("speedup", "not_faster", "why_not_faster")
+
+
+def _slowest(cells: pd.DataFrame, evaluation: str, records: Sequence[Record]) -> dict[str, Any]:
+    """The payoff columns of the cell with the least speed-up among those that deploy one artefact."""
+    same = cells[[record.evaluation == evaluation for record in records]].sort_values("speedup", na_position="last")
+    return {name: same.iloc[0][name] for name in _PAYOFF}
 
 
 def _place(record: Record) -> tuple[Any, ...]:
@@ -73,10 +87,12 @@ def draw_damage(run: Run, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Ax
         names = table["model"] + " " + table["recipe"]
         doubled = names + " " + table["precision"]
         several = table.groupby(["model", "recipe"])["precision"].transform("nunique") > 1
-        grid = table.assign(cell=np.where(several, doubled, names)).pivot_table(
-            index="cell", columns="place", values="change_m", sort=False
-        )
-        ax = ax or themes.new_axes(5.6, 1.0 + 0.27 * len(grid))
+        table = table.assign(name=np.where(several, doubled, names))
+        table["cell"] = [f"{name} {mark(speedup)}".strip() for name, speedup in table[["name", "speedup"]].to_numpy()]
+        grid = table.pivot_table(index="cell", columns="place", values="change_m", sort=False)
+        once = table.drop_duplicates("cell")
+        slow = figure_lines(once, once["name"], 50)
+        ax = ax or themes.new_axes(5.6, 1.0 + 0.27 * len(grid) + 0.15 * len(slow))
         limit = float(np.nanmax(np.abs(grid.to_numpy())))
         palette = sns.diverging_palette(245, 30, s=80, l=60, center=theme.name, as_cmap=True)
         sns.heatmap(
@@ -95,6 +111,7 @@ def draw_damage(run: Run, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Ax
         ax.set_title("RMSE added by compression [m]")
         ax.set(xlabel="", ylabel="")
         ax.tick_params(axis="both", rotation=0)
+        write_below(ax, slow)
     return ax
 
 

@@ -265,6 +265,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
             "latency_kind",
             "latency_ms",
         )
+        names += ("parent_recipe", "speedup", "not_faster", "why_not_faster")
         names += ("latency_lo_ms", "latency_hi_ms", *METRICS, "power_w", "peak_mem_mb", "size_mb", "gmacs", "params_m")
         checks = [
             {"constraint": c.constraint, "probability": c.probability, "holds": c.holds, "text": c.text}

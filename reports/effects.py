@@ -14,6 +14,7 @@ import pandas as pd
 from depthbench.reports import theme as themes
 from depthbench.reports.load import Run
 from depthbench.reports.pareto import cell_name
+from depthbench.reports.payoff import figure_lines, mark, write_below
 from depthbench.reports.summary import significant
 from depthbench.reports.theme import LIGHT, Theme, recipe_rank
 
@@ -25,32 +26,46 @@ HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "----", "++++", "oooo")
 
 
 def speedup_grid(table: pd.DataFrame, target: str) -> pd.DataFrame:
-    """Speed-ups over the uncompressed form on one target, smallest input: a row per model, a column per recipe."""
-    cells = table[(table["target"] == target) & table["speedup"].notna()]
+    """Speed-ups over the uncompressed form on one target, smallest input: a row per model, a column per recipe.
+
+    Which of them did not pay and why stands in :func:`speedup_cells`.
+    """
+    cells = speedup_cells(table, target)
     if cells.empty:
         return pd.DataFrame()
-    area = cells["height"] * cells["width"]
-    cells = cells[area == area.min()]
     grid: pd.DataFrame = cells.pivot_table(index="model", columns="recipe", values="speedup", sort=False)
     return grid.reindex(columns=sorted(grid.columns, key=recipe_rank))
 
 
+def speedup_cells(table: pd.DataFrame, target: str) -> pd.DataFrame:
+    """The cells of one target that :func:`speedup_grid` shows: those with a parent, smallest input."""
+    cells = table[(table["target"] == target) & table["speedup"].notna()]
+    area = cells["height"] * cells["width"]
+    smallest: pd.DataFrame = cells[area == area.min()]
+    return smallest
+
+
 def draw_speedups(table: pd.DataFrame, target: str, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
-    """A heat map of :func:`speedup_grid`: orange where the compressed form is slower, blue where it is faster."""
+    """A heat map of :func:`speedup_grid`: orange where the compressed form is slower, blue where it is faster.
+
+    Forms that did not pay are marked, the reasons stand below.
+    """
     import matplotlib as mpl
     import seaborn as sns
 
     grid = speedup_grid(table, target)
+    cells = speedup_cells(table, target)
+    slow = figure_lines(cells, cells["model"] + " " + cells["recipe"], 60)
     with mpl.rc_context(themes.rc(theme)):
-        ax = ax or themes.new_axes(4.6, 3.2)
+        ax = ax or themes.new_axes(4.6, 3.2 + 0.15 * len(slow))
         ax.set_title(f"Speed-up on {target}")
         if grid.empty:
             return nothing(ax, "nothing to compare yet")
         sns.heatmap(
             np.log2(grid),
             ax=ax,
-            annot=grid,
-            fmt=".2f",
+            annot=grid.map(lambda value: f"{value:.2f} {mark(value)}".strip()),
+            fmt="",
             vmin=-1,
             vmax=1,
             cmap=sns.diverging_palette(30, 245, s=80, l=60, center=theme.name, as_cmap=True),
@@ -61,22 +76,36 @@ def draw_speedups(table: pd.DataFrame, target: str, ax: Axes | None = None, *, t
         ax.set(xlabel="", ylabel="")
         ax.tick_params(axis="x", rotation=0)
         ax.tick_params(axis="y", rotation=0)
+        write_below(ax, slow)
     return ax
 
 
 def latency_samples(run: Run, target: str, most: int = 30) -> pd.DataFrame:
-    """Timing samples of the ``most`` fastest measured cells of a target: columns ``cell``, ``family``, ``latency_ms``."""
-    cells = run.cells[(run.cells["target"] == target) & (run.cells["latency_kind"] == "measured")]
-    cells = cells.sort_values("latency_ms").head(most)
+    """Timing samples of the ``most`` fastest measured cells of a target.
+
+    Columns: ``cell``, ``family``, ``latency_ms``, and ``why_not_faster`` of cells that did not pay.
+    """
+    cells = _fastest_measured(run, target, most)
     by_id = {record.id: record for record in run.records}
     usual = tuple(cells[["height", "width"]].value_counts().index[0]) if len(cells) else None
     frames = []
     for _, cell in cells.iterrows():
         latency = by_id[cell["id"]].latency
         assert latency is not None
-        name = cell_name(cell, usual_size=usual)
-        frames.append(pd.DataFrame({"cell": name, "family": cell["family"], "latency_ms": latency.samples_ms}))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["cell", "family", "latency_ms"])
+        columns = {"cell": marked_name(cell, usual), "family": cell["family"], "latency_ms": latency.samples_ms}
+        frames.append(pd.DataFrame({**columns, "why_not_faster": cell["why_not_faster"]}))
+    empty = pd.DataFrame(columns=["cell", "family", "latency_ms", "why_not_faster"])
+    return pd.concat(frames, ignore_index=True) if frames else empty
+
+
+def _fastest_measured(run: Run, target: str, most: int = 30) -> pd.DataFrame:
+    cells = run.cells[(run.cells["target"] == target) & (run.cells["latency_kind"] == "measured")]
+    return cells.sort_values("latency_ms").head(most)
+
+
+def marked_name(cell: pd.Series, usual: tuple[int, int] | None) -> str:
+    """The name of a cell with the mark of a form that did not pay."""
+    return f"{cell_name(cell, usual_size=usual)} {mark(cell['speedup'])}".strip()
 
 
 def draw_latencies(run: Run, target: str, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
@@ -86,10 +115,13 @@ def draw_latencies(run: Run, target: str, ax: Axes | None = None, *, theme: Them
 
     samples = latency_samples(run, target)
     order = list(dict.fromkeys(samples["cell"]))
+    cells = _fastest_measured(run, target)
+    usual = tuple(cells[["height", "width"]].value_counts().index[0]) if len(cells) else None
+    slow = figure_lines(cells, [cell_name(cell, usual_size=usual) for _, cell in cells.iterrows()], 80)
     families = list(run.cells["family"])
     colours = {name: theme.families[themes.family_slot(name, families)] for name in set(families)}
     with mpl.rc_context(themes.rc(theme)):
-        ax = ax or themes.new_axes(6.6, 0.9 + 0.27 * max(len(order), 3))
+        ax = ax or themes.new_axes(6.6, 0.9 + 0.27 * max(len(order), 3) + 0.15 * len(slow))
         ax.set_title(f"{target}: timing samples")
         if not order:
             return nothing(ax, "nothing was measured here")
@@ -113,25 +145,39 @@ def draw_latencies(run: Run, target: str, ax: Axes | None = None, *, theme: Them
         ax.set_xscale("log")
         _plain_log(ax)
         ax.set(ylabel="", xlabel="wall time of one inference [ms], without the slowest 1 %")
+        write_below(ax, slow)
     return ax
 
 
 def class_times(run: Run, target: str, most: int = 24) -> pd.DataFrame:
-    """Milliseconds by operator class: the ``most`` fastest cells of a target that tell them, fastest first."""
-    by_id = {record.id: record for record in run.records}
-    cells = run.cells[(run.cells["target"] == target) & run.cells["latency_ms"].notna()].sort_values("latency_ms")
+    """Milliseconds by operator class: the ``most`` fastest cells of a target that tell them, fastest first.
+
+    A row is named by its cell, marked where that did not pay; the reasons are those of :func:`class_cells`.
+    """
+    cells = class_cells(run, target, most)
     if cells.empty:
         return pd.DataFrame()
     usual = tuple(cells[["height", "width"]].value_counts().index[0])
-    rows: dict[str, dict[str, float]] = {}
-    for _, cell in cells.iterrows():
-        latency = by_id[cell["id"]].latency
-        shares: Mapping[str, float] = (latency.details.get("share_by_class") if latency else None) or {}
-        if shares and len(rows) < most:
-            name = cell_name(cell, usual_size=usual)
-            rows[name] = {kind: share * cell["latency_ms"] for kind, share in shares.items()}
+    rows = {
+        marked_name(cell, usual): {kind: share * cell["latency_ms"] for kind, share in _shares(run)[cell["id"]].items()}
+        for _, cell in cells.iterrows()
+    }
     table = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
     return table[table.sum().sort_values(ascending=False).index] if len(table) else table
+
+
+def class_cells(run: Run, target: str, most: int = 24) -> pd.DataFrame:
+    """The cells of :func:`class_times`: the ``most`` fastest of a target that tell their time by operator class."""
+    shares = _shares(run)
+    told = run.cells["id"].map(lambda name: bool(shares.get(name)))
+    cells = run.cells[(run.cells["target"] == target) & run.cells["latency_ms"].notna() & told.astype(bool)]
+    return cells.sort_values("latency_ms").head(most)
+
+
+def _shares(run: Run) -> dict[str, Mapping[str, float]]:
+    """Time by operator class of the records that tell it, as shares."""
+    details = {record.id: record.latency.details for record in run.records if record.latency}
+    return {name: told["share_by_class"] for name, told in details.items() if told.get("share_by_class")}
 
 
 def draw_classes(run: Run, target: str, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
@@ -139,8 +185,11 @@ def draw_classes(run: Run, target: str, ax: Axes | None = None, *, theme: Theme 
     import matplotlib as mpl
 
     table = class_times(run, target)
+    cells = class_cells(run, target)
+    usual = tuple(cells[["height", "width"]].value_counts().index[0]) if len(cells) else None
+    slow = figure_lines(cells, [cell_name(cell, usual_size=usual) for _, cell in cells.iterrows()], 80)
     with mpl.rc_context(themes.rc(theme)):
-        ax = ax or themes.new_axes(6.6, 1.5 + 0.27 * max(len(table), 3))
+        ax = ax or themes.new_axes(6.6, 1.5 + 0.27 * max(len(table), 3) + 0.15 * len(slow))
         ax.set_title(f"{target}: time by operator class")
         if table.empty:
             return nothing(ax, "no cell tells its operator classes")
@@ -157,6 +206,7 @@ def draw_classes(run: Run, target: str, ax: Axes | None = None, *, theme: Theme 
         ax.set_yticks(places, list(table.index))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         ax.set(xlim=(0, 1), ylim=(-0.6, len(table) - 0.4), xlabel="share of the latency")
+        write_below(ax, slow)
         ax.grid(visible=False, axis="y")
         figure = themes.figure_of(ax)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1.5)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from depthbench.reports import stats
+from depthbench.reports import payoff, stats
 from depthbench.reports.columns import COLUMNS, FLAG, INTEGER, METRICS, PLACES, TEXT
 from depthbench.reports.pareto import fronts
 from depthbench.reports.uncertainty import AMBIGUOUS, Draws, front_probability, latency_draws, mean_draws
@@ -230,9 +230,11 @@ def _compare_with_parents(rows: list[dict[str, Any]], records: list[Record], eva
         mine, theirs = (evaluations.get(r.evaluation or "") for r in (record, records[parent]))
         if mine and theirs:
             row.update(_rmse_change(mine, theirs))
-        if row.get("speedup") is not None and row["speedup"] < 1:
+        if row.get("speedup") is not None and row["speedup"] < payoff.PAYS:
+            row |= {"not_faster": True, "why_not_faster": payoff.reason(record, records[parent])}
             within_noise = row.get("speedup_hi") is not None and row["speedup_hi"] >= 1
-            row["flags"].append("slower than parent" + (" (within noise)" if within_noise else ""))
+            slower = "slower than parent" + (" (within noise)" if within_noise else "")
+            row["flags"].append(slower if row["speedup"] < 1 else "hardly faster than parent")
 
 
 def _speedup(row: dict[str, Any], parent_row: dict[str, Any], record: Record, parent: Record) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from depthbench.reports.columns import COLUMNS
 from depthbench.reports.effects import speedup_grid
 from depthbench.reports.load import Run
 from depthbench.reports.pareto import TOLERANCE, Front, cell_name, choose, families, fronts, hypervolumes
+from depthbench.reports.payoff import LEGEND, PAYS, mark
 from depthbench.reports.published import described, published_on
 from depthbench.reports.stats import MIN_FOR_INTERVAL
 from depthbench.reports.summary import MISSING, significant
@@ -88,6 +89,8 @@ def page_content(run: Run) -> dict[str, Any]:
         "tolerance": TOLERANCE,
         "ablations": ablation.section(run),
         "compression": _compression(cells),
+        "pays": PAYS,
+        "not_faster": LEGEND,
         "rows": list(_table_rows(run)),
         "choices": {name: _unique(cells[name]) for name in ("target", "model", "recipe", "status")},
         "skipped": _reasons(cells, "skipped"),
@@ -148,7 +151,10 @@ def _target(front: Front, run: Run) -> dict[str, Any]:
     volumes = hypervolumes(front, run.draws).set_index("family")
     picks = {"best choice": choice.best, "most accurate": choice.most_accurate, "fastest": choice.fastest}
     everywhere = list(cells["family"])
-    named = {cell["id"]: cell_name(cell, usual_size=sizes) for _, cell in front.cells.iterrows()}
+    named = {
+        cell["id"]: f"{cell_name(cell, usual_size=sizes)} {mark(cell['speedup'])}".strip()
+        for _, cell in front.cells.iterrows()
+    }
     return {
         "slug": front.slug,
         "name": front.target,
@@ -196,13 +202,22 @@ def _compression(cells: pd.DataFrame) -> list[dict[str, Any]]:
             continue
         here = cells[(cells["target"] == target) & cells["speedup"].notna()]
         rows = [
-            (model, [(value, _shade(value)) for value in values])
+            (model, [(value, _shade(value), mark(value)) for value in values])
             for model, values in zip(grid.index, grid.to_numpy(), strict=True)
         ]
+        slow = here[here["not_faster"]]
+        reasons = [(cell_name(cell), cell["speedup"], cell["why_not_faster"]) for _, cell in slow.iterrows()]
         kinds = _unique(here["latency_kind"])
         parents = _unique(here["parent_recipe"])
         tables.append(
-            {"target": target, "kinds": kinds, "parents": parents, "recipes": list(grid.columns), "rows": rows}
+            {
+                "target": target,
+                "kinds": kinds,
+                "parents": parents,
+                "recipes": list(grid.columns),
+                "rows": rows,
+                "reasons": reasons,
+            }
         )
     return tables
 
@@ -223,6 +238,7 @@ def _table_rows(run: Run) -> Iterator[dict[str, Any]]:
             "slot": family_slot(row["family"], everywhere),
             "size": f"{row['height']}×{row['width']}",
             "slower": slower,
+            "mark": mark(row["speedup"]),
             "remarks": remarks,
             "origin": names.get(row["made_from"], ""),
             "lineage": " → ".join(f"{link.stage} {link.digest[:8]}" for link in record.lineage),

@@ -121,7 +121,7 @@ def families(front: Front) -> pd.DataFrame:
     """How the families of networks compare on a front: one row each, the one with most of the front first.
 
     Columns: ``family``, ``on_front`` and ``cells`` (counts), ``best`` (fastest id whose RMSE is within ``TOLERANCE`` of
-    the family's own best), ``rmse_m`` and ``latency_ms`` of that cell.
+    the family's own best), ``rmse_m``, ``latency_ms``, ``not_faster`` and ``why_not_faster`` of that cell.
     """
     rows = []
     for family, cells in front.cells.groupby("family", sort=False):
@@ -134,6 +134,8 @@ def families(front: Front) -> pd.DataFrame:
                 "best": best["id"],
                 "rmse_m": best["rmse_m"],
                 "latency_ms": best["latency_ms"],
+                "not_faster": best["not_faster"],
+                "why_not_faster": best["why_not_faster"],
             }
         )
     return pd.DataFrame(rows).sort_values(["on_front", "rmse_m"], ascending=[False, True], ignore_index=True)

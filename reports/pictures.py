@@ -102,7 +102,7 @@ def panel(run: Run, *, images: int = IMAGES) -> Panel | None:
 
 @dataclass(frozen=True)
 class Worst:
-    """The image that a network sees worst: ``rgb`` (3, h, w) uint8, ``depth`` and ``prediction`` (h, w) metres, RMSE in metres."""
+    """A network's worst image: ``rgb`` (3, h, w) uint8, ``depth`` and ``prediction`` (h, w) metres, its RMSE in metres."""
 
     model: str
     note: str

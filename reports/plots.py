@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ import pandas as pd
 from depthbench.reports import theme as themes
 from depthbench.reports.labels import nearest, place_labels
 from depthbench.reports.pareto import COSTS, Front, cell_name
+from depthbench.reports.payoff import FLAGGED, Notes, brief
 from depthbench.reports.surroundings import (
     MANY,
     areas_of,
@@ -49,7 +50,8 @@ def draw_front(
 
     Colour and mark tell the family, the filling of the mark the recipe, its size the input's; bars are 95 % intervals,
     or the interval of a prediction. A ring marks a cell that may or may not be on the front, with the probability that it
-    is; thin lines lead from a cell to those made from it; hollow stars are published points. ``families`` are those of the
+    is; thin lines lead from a cell to those made from it; hollow stars are published points. A triangle marks a form that is
+    hardly faster than its parent, or slower; why stands below. ``families`` are those of the
     whole run, so that colours agree between figures. Marks carry the cell's id as their ``gid``. A cell with more than
     ``REACH`` times the lowest RMSE is a caret at the upper edge.
     """
@@ -57,18 +59,20 @@ def draw_front(
 
     families = families or list(front.cells["family"])
     with mpl.rc_context(themes.rc(theme)):
-        ax = ax or themes.new_axes(6.6, 5.2)
+        payoff = Notes(front.cells, brief)
+        slow = payoff.lines(108)
+        ax = ax or themes.new_axes(6.6, 5.2 + 0.2 * len(slow))
         _set_scales(ax, front)
         _draw_descent(ax, front, theme, families)
         _draw_bars(ax, front, theme, families)
-        _draw_cells(ax, front, theme, families)
+        _draw_cells(ax, front, theme, families, payoff)
         _draw_line(ax, front, theme)
         notes = draw_published(ax, front, theme)
         beyond = front.cells.loc[front.cells["rmse_m"] > _highest(front), "rmse_m"]
         if len(beyond):
             are = "cell is" if len(beyond) == 1 else "cells are"
             notes.append(f"⌃ {len(beyond)} {are} off the picture, with an RMSE up to {beyond.max():.2f} m")
-        draw_legend(ax, front, theme, families, len(notes))
+        draw_legend(ax, front, theme, families, len(notes) + len(slow))
         ax.set_title(front_title(front), pad=8)
         batch = ", batch 1" if front.cost == "latency_ms" else ""
         ax.set_xlabel(f"{cost_name(front)} [{COSTS[front.cost][1]}]{batch}")
@@ -83,8 +87,11 @@ def draw_front(
                 linespacing=1.4,
                 gid="published",
             )
+        if slow:
+            look: Any = {"va": "top", "fontsize": 7, "linespacing": 1.5, "gid": FLAGGED}
+            ax.text(0, -0.135 - 0.038 * len(notes), "\n".join(slow), transform=ax.transAxes, **look)
         ax.set_ylabel(f"RMSE [m] on {front.dataset} ({front.protocol})")
-        _name_members(ax, front, theme, _staircase(ax, front) + _bars(front))
+        _name_members(ax, front, theme, payoff, _staircase(ax, front) + _bars(front))
     return ax
 
 
@@ -116,53 +123,41 @@ def _set_scales(ax: Axes, front: Front) -> None:
     ax.set_ylim(bottom - 0.16 * room, top + 0.22 * room)
 
 
-def _draw_cells(ax: Axes, front: Front, theme: Theme, families: list[str]) -> None:
+def _draw_cells(ax: Axes, front: Front, theme: Theme, families: list[str], payoff: Notes) -> None:
     from matplotlib.markers import CARETUPBASE
 
     areas, highest = areas_of(front), _highest(front)
     for _, cell in front.cells[::-1].iterrows():  # larger inputs are slower: drawn first, under the small marks
         slot = themes.family_slot(cell["family"], families)
-        colour, member = theme.families[slot], bool(cell["on_front"])
-        if cell["rmse_m"] > highest:
-            ax.plot(
-                cell[front.cost],
-                0.985,
-                gid=f"at-{cell['id']}",
-                marker=CARETUPBASE,
-                markersize=6,
-                color=colour,
-                alpha=0.6,
-                linestyle="none",
-                transform=ax.get_xaxis_transform(),
-                zorder=4,
-            )
-            continue
-        if cell["ambiguous"]:
-            ax.plot(
-                cell[front.cost],
-                cell["rmse_m"],
-                marker="o",
-                markersize=mark_size(cell, areas) + 5.5,
-                markerfacecolor="none",
-                markeredgecolor=theme.ink,
-                markeredgewidth=0.8,
-                linestyle="none",
-                zorder=3.8,
-            )
+        colour, sure = theme.families[slot], bool(cell["on_front"] or cell["ambiguous"])
+        look: dict[str, Any] = {
+            "gid": f"at-{cell['id']}",
+            "color": colour,
+            "linestyle": "none",
+            "alpha": 1.0 if sure else 0.6,
+        }
+        x, y, where, size = cell[front.cost], cell["rmse_m"], ax.transData, mark_size(cell, areas)
+        if beyond := y > highest:
+            y, where, size = 0.985, ax.get_xaxis_transform(), 6.0
+            look |= {"marker": CARETUPBASE}
+        else:
+            look |= {"marker": themes.MARKERS[slot], "fillstyle": themes.FILLS.get(cell["recipe"], "top")}
+        if cell["ambiguous"] and not beyond:
+            ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": theme.ink, "markeredgewidth": 0.8}
+            ax.plot(x, y, marker="o", markersize=size + 5.5, linestyle="none", zorder=3.8, **ring)
         ax.plot(
-            cell[front.cost],
-            cell["rmse_m"],
-            gid=f"at-{cell['id']}",
-            marker=themes.MARKERS[slot],
-            markersize=mark_size(cell, areas),
-            fillstyle=themes.FILLS.get(cell["recipe"], "top"),
-            color=colour,
+            x,
+            y,
+            markersize=size,
             markerfacecoloralt=theme.paper,
             markeredgewidth=1.2,
-            alpha=1.0 if member or cell["ambiguous"] else 0.6,
-            linestyle="none",
-            zorder=5 if member else 4,
+            transform=where,
+            zorder=5 if cell["on_front"] else 4,
+            **look,
         )
+        if sign := payoff.mark(cell):
+            below: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 5.5, "color": theme.ink, "gid": FLAGGED}
+            ax.annotate(sign, (x, y), (0, -size / 2 - 0.5), xycoords=where, textcoords="offset points", **below)
 
 
 def _draw_bars(ax: Axes, front: Front, theme: Theme, families: list[str]) -> None:
@@ -216,12 +211,14 @@ def _bars(front: Front) -> list[tuple[float, float, float, float]]:
     return [tuple(bar) for bars in (across, upright) for bar in bars.to_numpy() if not np.isnan(bar).any()]
 
 
-def _label(cell: pd.Series, usual: tuple[int, int]) -> str:
-    name = cell_name(cell, usual_size=usual)
+def _label(cell: pd.Series, usual: tuple[int, int], sign: str) -> str:
+    name = " ".join(filter(None, (cell_name(cell, usual_size=usual), sign)))
     return f"{name} ({cell['front_probability']:.0%})" if cell["ambiguous"] else name
 
 
-def _name_members(ax: Axes, front: Front, theme: Theme, lines: list[tuple[float, float, float, float]]) -> None:
+def _name_members(
+    ax: Axes, front: Front, theme: Theme, payoff: Notes, lines: list[tuple[float, float, float, float]]
+) -> None:
     """Write the name of each member beside it, with a thin leader where it had to be put further away.
 
     ``lines`` are segments in data units that names should keep off.
@@ -229,7 +226,8 @@ def _name_members(ax: Axes, front: Front, theme: Theme, lines: list[tuple[float,
     from matplotlib.patheffects import withStroke
 
     figure = themes.figure_of(ax)
-    figure.draw_without_rendering()  # settles the layout, which then stays: names are placed in pixels
+    for _ in range(3):  # settles the layout, which then stays: names are placed in pixels
+        figure.draw_without_rendering()
     figure.set_layout_engine("none")
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     scale = figure.dpi / 72
@@ -239,7 +237,7 @@ def _name_members(ax: Axes, front: Front, theme: Theme, lines: list[tuple[float,
     marks: list[tuple[float, float]] = ax.get_xaxis_transform().transform(stars).tolist() if stars else []
     radii = [mark_size(cell, areas) / 2 * scale + 1 for _, cell in front.cells.iterrows()]
     members = np.flatnonzero(front.cells["on_front"])
-    names = [_label(front.cells.iloc[i], usual) for i in members]
+    names = [_label(front.cells.iloc[i], usual, payoff.mark(front.cells.iloc[i])) for i in members]
     texts = [ax.text(0.5, 0.5, name, fontsize=8, transform=ax.transAxes) for name in names]
     extents = [text.get_window_extent(renderer) for text in texts]
     frame = ax.get_window_extent(renderer).padded(-2)

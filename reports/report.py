@@ -41,6 +41,8 @@ def build_report(
     out = Path(out).resolve() if out is not None else run / "report"
     tell("reading the records")
     loaded = load_run(run)
+    if notebook:
+        import IPython  # noqa: F401  (whole, before the notebooks' thread and matplotlib here import it at once)
     write_tables(loaded.cells, out)
     if table := ablation_csv(loaded):
         write_atomic(out / "ablation.csv", table.encode())

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from depthbench.reports.payoff import Notes
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,9 +18,11 @@ def summary_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The summary as text, from the tidy table: a row per model × recipe × input size × data set that ran anywhere.
 
     Columns: ``model``, ``recipe``, ``size`` and ``dataset`` (each of the two only where the run has several), ``RMSE [m]``,
-    ``δ1``, a latency in ms per target that ran anything (``~`` marks a prediction, a trailing ``*`` a form slower than its
-    uncompressed parent), ``GMAC``, ``MB``. Where the forms deployed on different targets differ, a range is given.
+    ``δ1``, a latency in ms per target that ran anything (``~`` marks a prediction; a trailing triangle a form that is slower or
+    hardly faster than its uncompressed parent, with the number of its reason among :func:`summary_notes`), ``GMAC``, ``MB``.
+    Where the forms deployed on different targets differ, a range is given.
     """
+    notes = Notes(table)
     done = table[table["status"] == "ok"]
     targets = list(done["target"].drop_duplicates())
     keys = ["model", "recipe", "height", "width", "dataset", "protocol"]
@@ -33,11 +37,16 @@ def summary_rows(table: pd.DataFrame) -> pd.DataFrame:
             "δ1": _range(cells["delta1"], 3),
         }
         for target in targets:
-            row[target] = _latency(cells[cells["target"] == target])
+            row[target] = _latency(cells[cells["target"] == target], notes)
         rows.append(row | {"GMAC": _range(cells["gmacs"], 3), "MB": _range(cells["size_mb"], 1)})
     columns = ["model", "recipe", "size", "dataset", "RMSE [m]", "δ1", *targets, "GMAC", "MB"]
     summary = pd.DataFrame(rows, columns=columns)
     return summary.drop(columns=[name for name in ("size", "dataset") if summary[name].nunique() < 2])
+
+
+def summary_notes(table: pd.DataFrame) -> list[str]:
+    """What the marks of the summary mean, the reasons by their numbers; empty when every form paid."""
+    return Notes(table).lines()
 
 
 def _range(values: pd.Series, digits: int) -> str:
@@ -45,13 +54,13 @@ def _range(values: pd.Series, digits: int) -> str:
     return "–".join(dict.fromkeys((texts[0], texts[-1]))) if texts else MISSING
 
 
-def _latency(cells: pd.DataFrame) -> str:
+def _latency(cells: pd.DataFrame, notes: Notes) -> str:
     cells = cells[cells["latency_ms"].notna()]
     if cells.empty:
         return MISSING
     cell = cells.iloc[0]
     sign = "~" if cell["latency_kind"] == "predicted" else ""
-    return f"{sign}{significant(cell['latency_ms'])}{'*' if cell['speedup'] < 1 else ''}"
+    return f"{sign}{significant(cell['latency_ms'])}{notes.mark(cell)}"
 
 
 def significant(value: float) -> str:
@@ -69,9 +78,9 @@ def summary_table(table: pd.DataFrame) -> Table:
     notes = []
     if (table["latency_kind"] == "predicted").any():
         notes.append("~ predicted, not measured")
-    if (table["speedup"] < 1).any():
-        notes.append("* slower than the uncompressed form")
-    shown = Table(title="Latency in ms, batch 1", caption="; ".join(notes) or None, box=None, pad_edge=False)
+    notes += summary_notes(table)
+    caption = Text("\n".join(notes), justify="left") if notes else None
+    shown = Table(title="Latency in ms, batch 1", caption=caption, box=None, pad_edge=False)
     shown.collapse_padding = True
     for name in summary.columns:
         text = name in {"model", "recipe", "size", "dataset"}

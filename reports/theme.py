@@ -180,5 +180,6 @@ def svg(axes: Axes, name: str, label: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'id="([a-zA-Z]+_\d+)"', "", text)
     text = re.sub(r'id="at-([^"]*)"', r'class="pt" data-cell="\1"', text).replace('id="published"', 'class="published"')
+    text = text.replace('id="not-faster"', 'class="not-faster"')
     text = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="group" aria-label="{escape(label)}">', text)
     return re.sub("#[0-9a-f]{6}", lambda match: PAGE_COLOURS.get(match[0], match[0]), text)

@@ -35,7 +35,7 @@ _OPERATORS = {
     "layout": "Concat DepthToSpace Expand Gather GatherElements GatherND Pad ScatterND Slice SpaceToDepth Split Tile Transpose",
     "view": "Cast DequantizeLinear Dropout Flatten Identity QuantizeLinear Reshape Squeeze Unsqueeze",
 }
-_KINDS = {op: kind for kind, ops in _OPERATORS.items() for op in ops.split()}
+KINDS = {op: kind for kind, ops in _OPERATORS.items() for op in ops.split()}
 UNCOUNTED = frozenset(
     {"Attention", "DeformConv", "Einsum", "FusedConv", "FusedMatMul", "GRU", "If", "LSTM", "Loop", "QAttention", "RNN"}
 )
@@ -175,7 +175,7 @@ def build_graph(model: onnx.ModelProto) -> Graph:
         if node.op_type in ("Constant", "Shape", "Size") or constants.issuperset(names):
             constants.update(node.output)
         else:
-            multiplies = _KINDS.get(node.op_type) in ("conv", "matmul")
+            multiplies = KINDS.get(node.op_type) in ("conv", "matmul")
             for name in (*names, *filter(None, node.output)):
                 if name not in tensors and (multiplies or name not in constants):
                     raise ValueError(f"tensor {name} (of {node.op_type} {node.name}) has no fixed shape")
@@ -244,7 +244,7 @@ def _int8_storages(
 
 
 def _kind(node: onnx.NodeProto, tensors: Mapping[str, Tensor]) -> str:
-    kind = _KINDS.get(node.op_type, "other")
+    kind = KINDS.get(node.op_type, "other")
     shape, result = tensors[node.input[0]].shape, tensors[node.output[0]].shape
     if kind == "conv":
         weight, group = _weight(node, tensors), _attribute(node, "group", 1)
@@ -266,7 +266,7 @@ def _macs(node: onnx.NodeProto, tensors: Mapping[str, Tensor]) -> int:
     shape = tensors[node.input[0]].shape
     if node.op_type == "Gemm":
         return result * shape[0 if _attribute(node, "transA", 0) else 1]
-    if _KINDS[node.op_type] == "matmul":
+    if KINDS[node.op_type] == "matmul":
         return result * shape[-1]
     return (prod(shape) if node.op_type == "ConvTranspose" else result) * prod(_weight(node, tensors)[1:])
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import display
+from IPython.display import Image, display
 
-from depthbench.reports import decide, effects, pareto, published, theme
+from depthbench.reports import decide, effects, pareto, payoff, published, theme
 from depthbench.reports.load import load_run
 
 # %% tags=["parameters"]
@@ -43,12 +43,17 @@ display(cells.groupby(["target", "status"]).size().unstack(fill_value=0))
 # %% [markdown]
 # ## Latency on every device
 #
-# Milliseconds at batch 1; which devices were measured and which predicted stands in the first table.
+# Milliseconds at batch 1; which devices were measured and which predicted stands in the first table. A triangle marks a form
+# that is slower or hardly faster than its parent on that device, with the number of the reason.
 
 # %%
 display(done.groupby("target")["latency_kind"].unique().map(", ".join).rename("latency").to_frame())
 places = ["model", "recipe", "height", "width"]
-display(done.pivot_table(index=places, columns="target", values="latency_ms", sort=False))
+notes = payoff.Notes(done)
+marked = done.assign(marked=[f"{cell['latency_ms']:.6f} {notes.mark(cell)}" for _, cell in done.iterrows()])
+display(marked.pivot_table(index=places, columns="target", values="marked", aggfunc="first", sort=False))
+for line in notes.lines():
+    print(line)
 
 # %% [markdown]
 # ## What to deploy at `fps`
@@ -70,6 +75,8 @@ for target in targets:
                 "take": best.name if best else "nothing fits",
                 "rmse_m": best.row["rmse_m"] if best else None,
                 "latency_ms": best.row["latency_ms"] if best else None,
+                "not_faster": best.row["not_faster"] if best else None,
+                "why_not_faster": best.row["why_not_faster"] if best else "",
                 "sure": decision.sure,
                 "runner-up": other.name if other else "",
             }
@@ -93,7 +100,7 @@ for front in pareto.fronts(cells):
 # %%
 for target in targets:
     if len(effects.class_times(loaded, target)):
-        display(effects.draw_classes(loaded, target).figure)
+        display(Image(theme.png(effects.draw_classes(loaded, target))))
 
 # %% [markdown]
 # ## How the measurements spread
@@ -101,7 +108,7 @@ for target in targets:
 # %%
 for target in targets:
     if len(effects.latency_samples(loaded, target)):
-        display(effects.draw_latencies(loaded, target).figure)
+        display(Image(theme.png(effects.draw_latencies(loaded, target))))
 
 # %% [markdown]
 # ## Published points

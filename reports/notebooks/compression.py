@@ -21,7 +21,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import display
+from IPython.display import Image, display
 
 from depthbench.reports import damage, effects, strips, theme
 from depthbench.reports.load import load_run
@@ -45,6 +45,7 @@ compressed = cells[cells["parent_recipe"] != ""]
 # %%
 columns = ["model", "recipe", "height", "width", "target", "latency_kind", "parent_recipe", "size_mb"]
 columns += ["speedup", "speedup_lo", "speedup_hi", "rmse_change_m", "rmse_change_lo_m", "rmse_change_hi_m"]
+columns += ["not_faster", "why_not_faster"]
 display(compressed[columns].sort_values("speedup", ascending=False))
 
 # %% [markdown]
@@ -52,9 +53,7 @@ display(compressed[columns].sort_values("speedup", ascending=False))
 
 # %%
 for target in compressed.loc[compressed["speedup"].notna(), "target"].unique():
-    figure, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    effects.draw_speedups(cells, target, ax)
-    plt.show()
+    display(Image(theme.png(effects.draw_speedups(cells, target))))
 
 # %% [markdown]
 # ## Where the accuracy went
@@ -64,7 +63,7 @@ for target in compressed.loc[compressed["speedup"].notna(), "target"].unique():
 # %%
 where = damage.damage(loaded)
 if len(where):
-    display(damage.draw_damage(loaded).figure)
+    display(Image(theme.png(damage.draw_damage(loaded))))
 display(where)
 
 # %% [markdown]
@@ -73,7 +72,7 @@ display(where)
 # %%
 changed = strips.draw_differences(strips.differences(loaded))
 if changed is not None:
-    display(changed.figure)
+    display(Image(theme.png(changed)))
 
 # %% [markdown]
 # ## Sensitivity by layer group
@@ -82,12 +81,12 @@ if changed is not None:
 
 # %%
 for model in damage.sensitivities(loaded)["model"].unique():
-    display(damage.draw_sensitivities(loaded, model).figure)
+    display(Image(theme.png(damage.draw_sensitivities(loaded, model))))
 
 # %% [markdown]
-# ## Slower than it was
+# ## Not faster than it was
 #
-# Compressed forms that did not pay.
+# Compressed forms that are less than 1.2 times as fast as their parent, and why.
 
 # %%
-display(compressed.loc[compressed["speedup"] < 1, [*columns, "flags"]])
+display(compressed.loc[compressed["not_faster"], [*columns, "flags"]])

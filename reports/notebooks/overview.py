@@ -21,11 +21,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import display
+from IPython.display import Image, display
 
 from depthbench.reports import effects, pareto, pictures, plots, theme
 from depthbench.reports.load import COLUMNS, load_run
-from depthbench.reports.summary import summary_rows
+from depthbench.reports.summary import summary_notes, summary_rows
 
 # %% tags=["parameters"]
 run = "."
@@ -42,10 +42,13 @@ display(cells.groupby(["target", "status"]).size().unstack(fill_value=0))
 # %% [markdown]
 # ## Summary
 #
-# Latency in milliseconds at batch 1; `~` marks a prediction, `*` a compressed form that is slower than its parent.
+# Latency in milliseconds at batch 1; `~` marks a prediction, a triangle a compressed form that is slower or hardly faster than
+# its parent, with the number of the reason.
 
 # %%
 display(summary_rows(cells).style.hide(axis="index"))
+for line in summary_notes(cells):
+    print(line)
 
 # %% [markdown]
 # ## Accuracy against latency
@@ -56,9 +59,7 @@ display(summary_rows(cells).style.hide(axis="index"))
 # %%
 fronts = pareto.fronts(cells)
 for front in fronts:
-    figure, ax = plt.subplots(figsize=(6.6, 5.2), layout="constrained")
-    plots.draw_front(front, ax, families=families)
-    plt.show()
+    display(Image(theme.png(plots.draw_front(front, families=families))))
 
 # %% [markdown]
 # ## What to take
@@ -70,7 +71,8 @@ for front in fronts:
     choice = pareto.choose(front)
     shown = pd.DataFrame({"best": choice.best, "most accurate": choice.most_accurate, "fastest": choice.fastest})
     print(plots.front_title(front))
-    display(shown.loc[["model", "recipe", "height", "width", "latency_ms", "rmse_m", "delta1", "gmacs", "size_mb"]])
+    columns = ["model", "recipe", "height", "width", "latency_ms", "rmse_m", "delta1", "gmacs", "size_mb"]
+    display(shown.loc[[*columns, "speedup", "not_faster", "why_not_faster"]])
     display(pareto.families(front))
 
 # %% [markdown]
@@ -80,9 +82,7 @@ for front in fronts:
 
 # %%
 for target in cells.loc[cells["speedup"].notna(), "target"].unique():
-    figure, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    effects.draw_speedups(cells, target, ax)
-    plt.show()
+    display(Image(theme.png(effects.draw_speedups(cells, target))))
 
 # %%
 columns = [
@@ -94,6 +94,8 @@ columns = [
     "rmse_change_m",
     "rmse_change_lo_m",
     "rmse_change_hi_m",
+    "not_faster",
+    "why_not_faster",
 ]
 display(cells.loc[cells["speedup"].notna(), columns].sort_values("speedup").head(15))
 
@@ -103,7 +105,7 @@ display(cells.loc[cells["speedup"].notna(), columns].sort_values("speedup").head
 # %%
 panel = pictures.panel(loaded)
 if panel is not None:
-    display(pictures.draw_panel(panel)[0, 0].figure)
+    display(Image(theme.png(pictures.draw_panel(panel)[0, 0])))
 
 # %% [markdown]
 # ## The columns

@@ -10,6 +10,7 @@ import pytest
 from depthbench.reports import effects, pictures, plots, strips, theme
 from depthbench.reports.load import Run, load_run
 from depthbench.reports.pareto import fronts
+from depthbench.reports.payoff import FLAGGED, mark
 
 
 def test_front_says_measured_or_predicted_and_names_its_members(run: Run) -> None:
@@ -19,9 +20,10 @@ def test_front_says_measured_or_predicted_and_names_its_members(run: Run) -> Non
         assert ax.get_title(loc="left") == f"{front.target}: {kind} latency"
         assert ax.get_xlabel() == f"{kind} latency [ms], batch 1"
         assert ax.get_ylabel() == "RMSE [m] on rooms (native)"
-        written = {text.get_text() for text in ax.texts}
+        written = {text.get_text() for text in ax.texts if text.get_gid() != FLAGGED}
         names = {
-            f"{row.model} {row.recipe}" + (f" ({row.front_probability:.0%})" if row.ambiguous else "")
+            f"{row.model} {row.recipe} {mark(row.speedup)}".strip()
+            + (f" ({row.front_probability:.0%})" if row.ambiguous else "")
             for row in front.members.itertuples()
         }
         published = {"jetson-nano": 3}.get(front.target, 0)  # two stars and what they are
@@ -34,7 +36,7 @@ def test_names_do_not_overlap(two_sizes: Run, look: theme.Theme) -> None:
     front = fronts(two_sizes.cells)[0]
     ax = plots.draw_front(front, theme=look)
     ax.figure.draw_without_rendering()  # type: ignore[union-attr]
-    boxes = [text.get_window_extent() for text in ax.texts]
+    boxes = [text.get_window_extent() for text in ax.texts if text.get_gid() != FLAGGED]
     assert len(boxes) > 10
     frame = ax.get_window_extent()
     for i, box in enumerate(boxes):
@@ -59,7 +61,7 @@ def test_speedup_grid(run: Run) -> None:
     assert np.isnan(grid.loc["fastdepth", "prune30-int8"])
     assert effects.speedup_grid(run.cells, "jetson").empty
     ax = effects.draw_speedups(run.cells, "cpu")
-    assert {text.get_text() for text in ax.texts} >= {"1.33", "0.80"}
+    assert {text.get_text() for text in ax.texts} >= {"1.33", "0.80 ▼"}
 
 
 def test_pictures_show_the_least_compressed_form_on_common_images(run: Run) -> None:

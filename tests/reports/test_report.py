@@ -88,7 +88,7 @@ def test_whole_report(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Non
 
     parsed = check(page)
     assert len(parsed.cells) == len(load_run(root).records)
-    assert len(parsed.fetched) == 1 + 6 + 11 + 2  # header, networks, what INT8 changed, scales
+    assert len(parsed.fetched) == 1 + 6 + 6 + 11 + 2  # header, networks, their worst images, what INT8 changed, scales
     text = page.read_text(encoding="utf-8")
     assert "jetson-nano has no fast INT8" in text
     assert "RuntimeError: could not load &lt;model.onnx&gt;" in text

@@ -21,7 +21,7 @@ def test_a_row_per_model_and_recipe_with_every_target_beside_it(run: Run) -> Non
     by_key = rows.set_index(["model", "recipe"])
     assert by_key.loc[("tst-s", "fp32")].tolist() == ["0.550", "0.780", "6.00", *"––––", "0.240", "4.6"]
     assert by_key.loc[("tst-s", "fp16"), "jetson-nano"] == "~13.2"
-    assert by_key.loc[("mobilevit-xxs", "int8"), "cpu"] == "21.2*"
+    assert by_key.loc[("mobilevit-xxs", "int8"), "cpu"] == "21.2▼¹"
     assert by_key.loc[("tst-s", "int8-trt"), "jetson-nano"] == "–"
 
 
@@ -38,7 +38,9 @@ def test_terminal_table_is_whole_at_a_hundred_columns(run: Run) -> None:
     assert "…" not in text
     assert "RMSE" in text
     assert "[m]" in text
-    assert "~ predicted, not measured; * slower than the uncompressed form" in text
+    assert "~ predicted, not measured" in text
+    assert "▼ slower than its uncompressed form, ▽ less than 1.2 times as fast:" in " ".join(text.split())
+    assert "reason unknown: run depthbench explain mobilevit-xxs:fp32 mobilevit-xxs:int8" in " ".join(text.split())
 
 
 def test_empty_run_has_an_empty_table(make_run: MakeRun) -> None:
