@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def run_suite(session: nox.Session, suite: str) -> None:
     """Run a catalogue suite into runs/SUITE; a second run recomputes nothing."""
     install(session)
     out = Path("runs") / suite
-    session.run("depthbench", "run", suite, "--out", str(out), *session.posargs)
+    workers = str(min(4, os.cpu_count() or 1))
+    session.run("depthbench", "run", suite, "--out", str(out), "--workers", workers, *session.posargs)
 
 
 @nox.session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -46,8 +47,13 @@ def environment() -> dict[str, Any]:
         "timer_resolution_ns": time.get_clock_info("perf_counter").resolution * 1e9,
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "git_revision": _git_revision(),
-        "argv": sys.argv[1:],
+        "argv": [_movable(argument) for argument in sys.argv[1:]],
     }
+
+
+def _movable(argument: str) -> str:
+    """An argument without the folders of an absolute path: what a run says of itself holds wherever it is moved."""
+    return re.sub(r"(^|=)/(?:.*/)?", r"\1", argument)
 
 
 def _git_revision() -> str | None:

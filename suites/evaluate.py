@@ -112,8 +112,8 @@ def evaluate_many(
     A file takes float32 rgb (1, 3, H, W) in [0, 1] and gives float32 depth in metres. Its input size is used; the one given
     beside it is for a file that leaves it open (None: the protocol's), and must agree with one that does not. ``samples``:
     number of pictures kept beside the worst. ``threads``: of ONNX Runtime; ``workers``: threads that read images ahead, a
-    core each if left out. Raises ``ValueError`` for a file that cannot be loaded or run, an unknown protocol, or when no image has valid ground
-    truth.
+    core each if left out. Raises ``ValueError`` for a file that cannot be loaded or run, an unknown protocol, or when no image
+    has valid ground truth.
     """
     rules = lookup("protocol", protocol, PROTOCOLS)
     networks = [_Network.open(path, threads, size) for path, size in files]

@@ -1,43 +1,47 @@
-"""Running a suite: the visible list of stages, from its cells to their records.
+"""Running a suite, from its cells to their records.
 
-    plan → skips → training of what the suite trains itself → artefacts (compress, export, quantize, profile)
-         → accuracy → latency (measured, predicted) → records
+    plan → skips → tasks (:mod:`.run_tasks`: training → compression → artefacts → accuracy → latency)
+         → carried out by workers (:mod:`.tasks`, :mod:`.workers`) → a record a cell, as soon as it is complete
 
 Everything costly is kept by content in the store, and every finished cell as a record in the run folder, so a run that was
-stopped goes on where it was and a run that is complete recomputes nothing. Nothing else of the run is at work while latency
-is measured.
+stopped goes on where it was and a run that is complete recomputes nothing. Nothing else of the run is at work on a machine
+while latency is measured there (:mod:`.exclusion`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthbench.suites.compressing import network
+from depthbench.suites.cluster import Scheduler
 from depthbench.suites.environment import environment, now
-from depthbench.suites.execution import Progress, pool, run_tasks
+from depthbench.suites.exclusion import resource_of
+from depthbench.suites.execution import Call, Progress
 from depthbench.suites.plan import Data, Job, library_versions, make_plan
+from depthbench.suites.record_writer import RecordWriter
+from depthbench.suites.records import unfinished
 from depthbench.suites.results import SCHEMA_VERSION, Record, RunFolder, write_atomic, write_json
+from depthbench.suites.run_tasks import File, RunTasks
 from depthbench.suites.schema import Suite
-from depthbench.suites.shared_evaluation import evaluations, share
 from depthbench.suites.source import CALIBRATION_IMAGES, DataSource
-from depthbench.suites.stages import Artefact, ArtefactSpec, StoredEvaluation, artefact
-from depthbench.suites.targets.board_results import Outcome as Timing
-from depthbench.suites.targets.measuring import Work, measure_group
-from depthbench.suites.trained import trained
+from depthbench.suites.stages import ArtefactSpec
+from depthbench.suites.status import Status, Watch
+from depthbench.suites.tasks import Task, carry_out
+from depthbench.suites.workers import open_workers
 
 if TYPE_CHECKING:
     from depthbench.suites.data import DepthDataset
-    from depthbench.suites.training_log import Report
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks of a run beyond the suite."""
+    """What a user asks of a run beyond the suite.
+
+    ``workers``: processes of this machine for everything but measuring; one is this process. ``scheduler``: a Dask cluster
+    that does the work instead.
+    """
 
     suite: Suite
     out: Path
@@ -45,6 +49,7 @@ class Request:
     data_root: Path | None = None
     only: tuple[str, ...] = ()
     workers: int = 1
+    scheduler: Scheduler | None = None
 
 
 @dataclass(frozen=True)
@@ -56,46 +61,69 @@ class Outcome:
     computed: int
 
 
-def run(request: Request, progress: Progress) -> Outcome:
-    """Run a suite into a folder; ``ValueError`` for a folder that cannot be used."""
+def run(request: Request, progress: Progress, look: Callable[[Status], None] = lambda _: None) -> Outcome:
+    """Run a suite into a folder; ``progress`` is told of what takes long, ``look`` of the run's status as it changes.
+
+    Raises:
+        ValueError: the folder cannot be used, the suite's data is not there, or the workers cannot.
+        FullDiskError: no space is left for what the run makes.
+    """
     folder = open_run(request.out, request.suite)
     data, source, splits = describe_data(request.suite, request.data_root)
     jobs = make_plan(request.suite, data, base=request.base, only=request.only, roots=source.roots)
-    _write_manifest(folder, request.suite, data, jobs)
+    _write_manifest(folder, request.suite, data[request.suite.data.name], jobs)
 
     done = {job.id: record for job in jobs if (record := folder.read_record(job.id)) and record.status != "failed"}
     todo = [job for job in jobs if job.id not in done]
-    fresh = {job.id: _record(job, "skipped", reason=job.skip) for job in todo if job.skip}
-    todo = [job for job in todo if not job.skip]
-    if todo:
-        for images in [*splits, *training_images(todo, source.roots)]:
-            prepare_images(images, progress)
-    specs = {job.id: artefact_spec(job, source, splits[1].digest) for job in todo}
+    fresh: dict[str, Record] = {}
+    watch = Watch(folder, len(jobs), request.workers, look)
+    for record in done.values():
+        watch.cell(record, kept=True)
+    try:
+        with RecordWriter(folder) as writer:
+            for record in _records(request, todo, source, splits, writer.flush, watch, progress):
+                writer.write(record)
+                watch.cell(record)
+                fresh[record.id] = record
+    except BaseException as error:
+        watch.end("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
+        raise
+    watch.end("finished")
+    return Outcome(folder, [done.get(job.id) or fresh[job.id] for job in jobs], len(fresh))
 
-    with pool(request.workers, len(todo)) as executor:
-        untrained = _trainings(executor, todo, source.roots, progress)
-        failures = {specs[job.id].key: untrained[job.model.digest] for job in todo if job.model.digest in untrained}
-        wanted = {id_: spec for id_, spec in specs.items() if spec.key not in failures}
-        artefacts, unmade = _artefacts(executor, wanted, progress)
-        accuracies, more = _evaluations(executor, artefacts.values(), data, request.data_root, progress)
-    failures |= unmade | {spec.key: more[spec.key] for spec in specs.values() if spec.key in more}
 
-    for record in fresh.values():
-        folder.write_record(record)
-    for job in todo:
-        if (reason := failures.get(specs[job.id].key)) is not None:
-            fresh[job.id] = _record(job, "failed", reason=reason)
-            folder.write_record(fresh[job.id])
-    ready = [(job, artefacts[specs[job.id].key]) for job in todo if specs[job.id].key not in failures]
-    for stored in accuracies.values():
-        write_atomic(folder.evaluation_path(stored.digest), stored.metrics.read_bytes())
-        write_atomic(folder.samples_path(stored.digest), stored.samples.read_bytes())
-    for job, made, timing in _latencies(ready, source, progress):
-        record = _complete(job, made, accuracies[made.key], timing)
-        folder.write_record(record)
-        fresh[job.id] = record
-    records = [done.get(job.id) or fresh[job.id] for job in jobs]
-    return Outcome(folder, records, len(fresh))
+def _records(
+    request: Request,
+    todo: Sequence[Job],
+    source: DataSource,
+    splits: Sequence[DepthDataset],
+    pause: Callable[[], None],
+    watch: Watch,
+    progress: Progress,
+) -> Iterator[Record]:
+    """The records of cells, each as soon as it is known; ``pause`` is called before anything that may take long."""
+    yield from (unfinished(job, "skipped", job.skip) for job in todo if job.skip)
+    jobs = [job for job in todo if not job.skip]
+    if not jobs:
+        return
+    pause()
+    for images in [*splits, *training_images(jobs, source.roots)]:
+        prepare_images(images, progress)
+    specs = [artefact_spec(job, source, splits[1].digest) for job in jobs]
+    made = RunTasks([(job, File(spec.key, spec)) for job, spec in zip(jobs, specs, strict=True)], source.roots)
+    tasks = made.all()
+    watch.plan(tasks)
+
+    def begun(task: Task, call: Call) -> None:
+        pause()
+        watch.begun(task, call)
+
+    resources = {resource_of(job.target) for job in jobs if job.target.how == "measured"}
+    models = [job.model for job in jobs]
+    with open_workers(request.workers, request.scheduler, resources, models, progress) as workers:
+        for task, outcome in carry_out(tasks, workers, begun):
+            watch.over(task, outcome)
+            yield from made.over(task, outcome)
 
 
 def open_run(out: Path, suite: Suite) -> RunFolder:
@@ -116,19 +144,25 @@ def open_run(out: Path, suite: Suite) -> RunFolder:
     return folder
 
 
-def describe_data(suite: Suite, root: Path | None) -> tuple[Data, DataSource, list[DepthDataset]]:
-    """A suite's images: their description, their source, and the two splits a run needs (evaluation, calibration)."""
+def describe_data(suite: Suite, root: Path | None) -> tuple[dict[str, Data], DataSource, list[DepthDataset]]:
+    """A suite's images: their descriptions by data set, where those of its own come from, and the splits that a run needs.
+
+    The first two splits are of the suite's own data set, which ``root`` is the folder of: evaluation and calibration.
+    """
     from depthbench.suites.data import dataset_info, open_dataset
     from depthbench.suites.names import lookup
     from depthbench.suites.protocols import PROTOCOLS
 
-    spec = suite.data
-    protocol = spec.protocol or dataset_info(spec.name).protocol
-    lookup("protocol", protocol, PROTOCOLS)
-    images = open_dataset(spec.name, spec.split, root=root, limit=spec.limit)
-    calibration = open_dataset(spec.name, "calibration", root=root, limit=CALIBRATION_IMAGES)
-    data = Data(spec.name, spec.split, len(images), protocol, images.digest)
-    return data, DataSource(spec.name, protocol, root), [images, calibration]
+    described, splits = {}, []
+    for spec in suite.data_sets.values():
+        protocol = spec.protocol or dataset_info(spec.name).protocol
+        lookup("protocol", protocol, PROTOCOLS)
+        place = root if spec.name == suite.data.name else None
+        images = open_dataset(spec.name, spec.split, root=place, limit=spec.limit)
+        described[spec.name] = Data(spec.name, spec.split, len(images), protocol, images.digest)
+        splits.append(images)
+    splits.insert(1, open_dataset(suite.data.name, "calibration", root=root, limit=CALIBRATION_IMAGES))
+    return described, DataSource(suite.data.name, described[suite.data.name].protocol, root), splits
 
 
 def prepare_images(images: DepthDataset, progress: Progress) -> None:
@@ -191,100 +225,3 @@ def _others(folder: RunFolder, cells: Sequence[str], jobs: Sequence[Job]) -> lis
     planned = {(j.model.name, j.recipe.name, j.size, j.target.name, j.data.name, j.data.protocol) for j in jobs}
     records = [record for cell in cells if (record := folder.read_record(cell)) is not None]
     return [r.id for r in records if (r.model, r.recipe, r.size, r.target, r.dataset, r.protocol) not in planned]
-
-
-def _trainings(
-    executor: Executor | None, jobs: Iterable[Job], roots: Mapping[str, Path], progress: Progress
-) -> dict[str, str]:
-    """Train what the suite trains itself and the store lacks; the reason of each failure by the model's digest."""
-    models = {job.model.digest: job.model for job in jobs if job.model.variant}
-
-    def reporter(place: int) -> Report:
-        return lambda status: progress("training", place + status.samples / status.total, len(models))
-
-    tasks = {
-        key: (trained, (spec, roots, reporter(place) if executor is None else None))
-        for place, (key, spec) in enumerate(models.items())
-    }
-    return run_tasks(executor, tasks, "training", progress)[1]
-
-
-def _artefacts(
-    executor: Executor | None, specs: dict[str, ArtefactSpec], progress: Progress
-) -> tuple[dict[str, Artefact], dict[str, str]]:
-    tasks = {spec.key: (artefact, (spec,)) for spec in specs.values()}
-    return run_tasks(executor, tasks, "artefacts", progress)
-
-
-def _evaluations(
-    executor: Executor | None, artefacts: Iterable[Artefact], data: Data, root: Path | None, progress: Progress
-) -> tuple[dict[str, StoredEvaluation], dict[str, str]]:
-    tasks = {
-        " ".join(made.key for made in group): (evaluations, (group, data, root)) for group in share(list(artefacts))
-    }
-    results, failed = run_tasks(executor, tasks, "accuracy", progress)
-    stored = {key: value for good, _ in results.values() for key, value in good.items()}
-    reasons = {key: why for _, bad in results.values() for key, why in bad.items()}
-    return stored, reasons | {key: why for keys, why in failed.items() for key in keys.split()}
-
-
-def _latencies(
-    ready: Sequence[tuple[Job, Artefact]], source: DataSource, progress: Progress
-) -> Iterator[tuple[Job, Artefact, Timing]]:
-    """The latency of every cell: predictions at once, measurements of one target interleaved with each other."""
-    from depthbench.suites.targets.predicted import predict
-
-    for job, made in ready:
-        if job.target.how == "predicted":
-            prediction = predict(made.path, job.target.name, "int8" if made.precision == "int8-trt" else made.precision)
-            yield job, made, Timing(prediction.latency())
-    measured = [(job, made) for job, made in ready if job.target.how == "measured"]
-    for name in dict.fromkeys(job.target.name for job, _ in measured):
-        group = [(job, made) for job, made in measured if job.target.name == name]
-        timings = measure_group(
-            group[0][0].target,
-            [_work(job, made, source) for job, made in group],
-            group[0][0].measure_profile,
-            progress=partial(_tell, progress, f"latency on {name}"),
-        )
-        for (job, made), timing in zip(group, timings, strict=True):
-            yield job, made, timing
-
-
-def _work(job: Job, made: Artefact, source: DataSource) -> Work:
-    build = None if job.model.kind == "onnx" else lambda: network(job.model, job.recipe, source)[0]
-    return Work(made.path, made.precision, made.size, build)
-
-
-def _tell(progress: Progress, stage: str, share: float) -> None:
-    progress(stage, share, 1.0)
-
-
-def _record(job: Job, status: Any, reason: str | None = None) -> Record:
-    return Record(
-        id=job.id,
-        status=status,
-        model=job.model.name,
-        family=job.model.family,
-        recipe=job.recipe.name,
-        size=job.size,
-        target=job.target.name,
-        target_kind=job.target.kind,
-        dataset=job.data.name,
-        protocol=job.data.protocol,
-        precision=job.precision,
-        reason=reason,
-        finished=now(),
-    )
-
-
-def _complete(job: Job, made: Artefact, stored: StoredEvaluation, timing: Timing) -> Record:
-    return replace(
-        _record(job, "ok" if timing.latency is not None else "failed", timing.reason),
-        profile=made.profile,
-        latency=timing.latency,
-        evaluation=stored.digest,
-        lineage=made.lineage,
-        compression=made.reports,
-        environment=timing.environment,
-    )

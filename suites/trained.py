@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthbench.suites.cache import cache_dir
-from depthbench.suites.models import ModelSpec, build_model, file_sha256
+from depthbench.suites.models import ModelSpec, build_model
 from depthbench.suites.plan import digest, library_versions
 from depthbench.suites.results import Lineage
 from depthbench.suites.store import Entry, Store
@@ -27,17 +27,16 @@ def trained(spec: ModelSpec, roots: Mapping[str, Path] | None = None, report: Re
     from the last of them. Of several processes that want the same weights one trains and the others wait.
     ``FloatingPointError`` when it diverges.
     """
-    from filelock import FileLock
-
-    key = digest([spec.digest, library_versions()])
-    store, folder = Store("trained"), cache_dir() / "trainings" / key
-    if (found := store.get(key)) is not None:
-        return found
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        entry = store.make(key, lambda place: _train(spec, folder, place, roots, report))
-        shutil.rmtree(folder, ignore_errors=True)
+    key = trained_key(spec)
+    folder = cache_dir() / "trainings" / key
+    entry = Store("trained").make(key, lambda place: _train(spec, folder, place, roots, report))
+    shutil.rmtree(folder, ignore_errors=True)
     return entry
+
+
+def trained_key(spec: ModelSpec) -> str:
+    """Digest of everything that decides a variant's weights, by which the store keeps them."""
+    return digest([spec.digest, library_versions()])
 
 
 def _train(
@@ -62,11 +61,13 @@ def _train(
 
 def trained_network(spec: ModelSpec, roots: Mapping[str, Path] | None = None) -> tuple[nn.Module, Lineage]:
     """A variant's network in eval mode with its trained weights, and the link that says how these came about."""
+    from depthbench.suites.checkpoint import read_tensors, tensors_digest
+
     assert spec.variant is not None
     entry = trained(spec, roots)
     path = entry.folder / "weights.safetensors"
     module = build_model(replace(spec, path=path))
-    return module, Lineage("weights", file_sha256(path), {**spec.variant.to_json(), **entry.meta})
+    return module, Lineage("weights", tensors_digest(read_tensors(path)[0]), {**spec.variant.to_json(), **entry.meta})
 
 
 def transformer_costs(module: nn.Module, size: tuple[int, int]) -> dict[str, float]:

@@ -8,15 +8,21 @@ from collections.abc import Sequence
 import typer
 
 from depthbench.suites.cli import (
+    caching,
+    clustering,
     datasets,
     deciding,
     evaluation,
+    explaining,
     gating,
     inspect,
     listing,
     measuring,
+    merging,
+    planning,
     prediction,
     running,
+    sensitivity,
     training,
 )
 from depthbench.suites.cli.output import err
@@ -32,17 +38,22 @@ app = typer.Typer(
 
 for function in (
     running.run,
-    running.plan,
+    planning.plan,
+    planning.schema,
     running.report,
+    clustering.status,
+    merging.merge,
     deciding.choose,
     deciding.compare,
     deciding.table,
     gating.gate,
     gating.history,
     training.train,
+    sensitivity.sensitivity,
     evaluation.eval_,
     inspect.profile,
     measuring.measure,
+    explaining.explain,
     prediction.predict,
     prediction.calibrate,
     listing.models,
@@ -51,6 +62,8 @@ for function in (
     listing.doctor,
 ):
     app.command(name=function.__name__.rstrip("_"))(function)
+app.add_typer(caching.cache)
+app.add_typer(clustering.cluster)
 app.add_typer(datasets.app)
 app.add_typer(measuring.boards)
 app.add_typer(measuring.bundle)

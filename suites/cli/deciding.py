@@ -83,17 +83,27 @@ def decision_lines(decision: Decision) -> list[str]:
         )
         if decision.fitting == 1:
             lines[-1] = f"  {decision.sure:.0%} sure that it fits; no other cell does"
+        lines += _unpaid_lines(best)
         lines += [
             f"  {c.constraint}: {c.text} ({c.probability:.0%} sure)" for c in best.checks if c.probability is not None
         ]
     if decision.runner_up is not None:
         lines.append(f"Runner-up: {_described(decision.runner_up, wish.metric)}")
+        lines += _unpaid_lines(decision.runner_up)
         lines += _difference_lines(decision)
     for constraint, found in decision.excluded.items():
         names = [f"{c.name} ({_text(c, constraint)})" for c in found]
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         lines.append(f"Excluded by {constraint}: {len(names)}: {'; '.join(names[:SHOWN])}{more}")
     return [*lines, *(f"Note: {note}" for note in decision.notes)]
+
+
+def _unpaid_lines(candidate: Candidate) -> list[str]:
+    """Why a form that is hardly faster than its parent is not; empty for one that is."""
+    row = candidate.row
+    if not row["not_faster"]:
+        return []
+    return [f"  only {row['speedup']:.2f} times as fast as {row['parent_recipe']}: {row['why_not_faster']}"]
 
 
 def _difference_lines(decision: Decision) -> list[str]:
@@ -174,6 +184,8 @@ def _compared(row: dict[Any, Any]) -> dict[str, str]:
         "" if row["change_lo_m"] != row["change_lo_m"] else f" ({row['change_lo_m']:+.4f} to {row['change_hi_m']:+.4f})"
     )
     verdict = row["verdict"] + (f" ({row['exact']})" if row["exact"] else "")
+    if row["not_faster"]:
+        verdict += f"; B is only {row['speedup']:.2f} times as fast as its parent: {row['why_not_faster']}"
     return _place(row) | {"latency B/A": ratio, "RMSE B−A [m]": change, "verdict": verdict}
 
 

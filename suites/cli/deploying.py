@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthbench.suites.results import Record, read_json, write_atomic
+from depthbench.suites.results import Record, write_atomic
 
 if TYPE_CHECKING:
     from depthbench.reports.decide import Decision
@@ -77,12 +77,12 @@ def find_artefact(run: Run, record: Record) -> Path:
 
     ``ValueError`` when it is not in the cache and this installation would make another file.
     """
-    from depthbench.suites.store import META, Store
+    from depthbench.suites.store import Store
 
     lineage = json.loads(json.dumps([asdict(link) for link in record.lineage]))
     store = Store("artefacts")
-    for path in sorted(store.root.glob(f"*/{META}")):
-        if read_json(path)["meta"].get("lineage") == lineage and (entry := store.get(path.parent.name)) is not None:
+    for found in store.described():
+        if found.meta.get("lineage") == lineage and (entry := store.get(found.folder.name)) is not None:
             return entry.folder / "model.onnx"
     return _made_again(run, record)
 

@@ -1,18 +1,23 @@
-"""Commands on whole suites: run, plan, report."""
+"""Commands that carry a suite out: run, report."""
 
 from __future__ import annotations
 
 import hashlib
 import json as json_module
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from depthbench.suites.cli.clustering import TlsCa, TlsCert, TlsKey, chosen_scheduler
 from depthbench.suites.cli.listing import Json
-from depthbench.suites.cli.output import err, out, print_json, print_table, stages
+from depthbench.suites.cli.live import shown
+from depthbench.suites.cli.output import err, out, print_json
+from depthbench.suites.cli.stopping import stopping
+
+if TYPE_CHECKING:
+    from depthbench.suites.schema import Suite
 
 SuiteName = Annotated[str, typer.Argument(help="A catalogue suite (smoke, desktop, jetson) or a YAML file.")]
 DataName = Annotated[str | None, typer.Option("--data", help="Data set, in place of the suite's.")]
@@ -25,19 +30,19 @@ Only = Annotated[
 ]
 
 
-def _load(suite: str, data: str | None, profile: str | None = None) -> tuple[Any, Path | None]:
+def asked_for(suite: str, data: str | None, profile: str | None = None) -> tuple[Suite, Path | None]:
+    """A suite with what the command line replaces, and the folder of its relative paths."""
     from depthbench.suites.names import lookup
-    from depthbench.suites.schema import DataSpec, MeasureSpec, load_suite
+    from depthbench.suites.schema import MeasureSpec, load_suite
     from depthbench.suites.targets.desktop_cpu import PROFILES
 
     loaded, base = load_suite(suite)
-    changes: dict[str, Any] = {}
-    if data is not None and data != loaded.data.name:
-        changes["data"] = DataSpec(name=data)
+    if data is not None:
+        loaded = loaded.on(data)
     if profile is not None:
         lookup("profile", profile, PROFILES)
-        changes["measure"] = MeasureSpec(profile=profile)  # type: ignore[arg-type]
-    return loaded.model_copy(update=changes), base
+        loaded = loaded.model_copy(update={"measure": MeasureSpec(profile=profile)})  # type: ignore[arg-type]
+    return loaded, base
 
 
 def run(
@@ -50,22 +55,28 @@ def run(
         str | None, typer.Option(help="How long latency is measured: quick, standard or sustained.")
     ] = None,
     workers: Annotated[
-        int | None,
+        int, typer.Option(min=1, help="Processes of this machine for everything but measuring; 1 is this one.")
+    ] = 1,
+    scheduler: Annotated[
+        str | None,
         typer.Option(
-            min=1, help="Processes for everything but measuring; the number of cores, at most 4, if left out."
+            help="A Dask cluster that does the work: tcp://HOST:PORT or tls://HOST:PORT (depthbench cluster)."
         ),
     ] = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     json: Json = False,
 ) -> None:
     """Run a suite and write its report; a run that was stopped goes on, a complete one recomputes nothing."""
     from depthbench.suites.runner import Request
     from depthbench.suites.runner import run as run_suite
 
-    loaded, base = _load(suite, data, profile)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    request = Request(loaded, out_dir, base, data_root, tuple(only or ()), workers or min(cores, 4))
-    with stages() as progress:
-        outcome = run_suite(request, progress)
+    cluster = chosen_scheduler(scheduler, workers, tls_ca, tls_cert, tls_key)
+    loaded, base = asked_for(suite, data, profile)
+    request = Request(loaded, out_dir, base, data_root, tuple(only or ()), workers, cluster)
+    with stopping(), shown() as view:
+        outcome = run_suite(request, view, view.look)
     page = _report_if_changed(out_dir)
     failed = [record for record in outcome.records if record.status == "failed"]
     skipped = [record for record in outcome.records if record.status == "skipped"]
@@ -98,10 +109,12 @@ def run(
 
 def _report(run_dir: Path, out_dir: Path | None) -> Path:
     from depthbench.reports.report import build_report
+    from depthbench.suites.disk import writing_to
     from depthbench.suites.results import RunFolder
 
     RunFolder(run_dir).read_manifest()  # before anything is said: no run here
-    return build_report(run_dir, out_dir, progress=lambda line: err.print(f"report: {line}", highlight=False))
+    with writing_to(out_dir or run_dir):
+        return build_report(run_dir, out_dir, progress=lambda line: err.print(f"report: {line}", highlight=False))
 
 
 def _report_if_changed(run_dir: Path) -> Path:
@@ -120,36 +133,6 @@ def _report_if_changed(run_dir: Path) -> Path:
     made = _report(run_dir, None)
     write_atomic(stamp, content.hexdigest().encode())
     return made
-
-
-def plan(
-    suite: SuiteName, data: DataName = None, data_root: DataRoot = None, only: Only = None, json: Json = False
-) -> None:
-    """Show the cells of a suite without running anything, with the reason of each that cannot run."""
-    from depthbench.suites.plan import make_plan
-    from depthbench.suites.runner import describe_data
-
-    loaded, base = _load(suite, data)
-    description, source, _ = describe_data(loaded, data_root)
-    jobs = make_plan(loaded, description, base=base, only=tuple(only or ()), roots=source.roots)
-    cells = [
-        {
-            "id": job.id,
-            "model": job.model.name,
-            "recipe": job.recipe.name,
-            "size": f"{job.size[0]}x{job.size[1]}",
-            "target": job.target.name,
-            "precision": job.precision,
-            "skip": job.skip,
-        }
-        for job in jobs
-    ]
-    if json:
-        print_json({"suite": loaded.name, "data": description.name, "protocol": description.protocol, "cells": cells})
-        return
-    print_table(f"Suite {loaded.name} on {description.n} images of {description.name}", cells)
-    skipped = sum(job.skip is not None for job in jobs)
-    out.print(f"{len(jobs)} cells, {skipped} of them skipped", highlight=False)
 
 
 def report(

@@ -68,7 +68,12 @@ class RoomsDataset:
         starts = range(0, self.size, CHUNK)
         missing = [start for start in starts if not self._path(start).is_file()]
         done = CHUNK * (len(starts) - len(missing))
-        if missing:
+        if (
+            multiprocessing.current_process().daemon
+        ):  # of a Dask cluster that was started elsewhere: it may start no process
+            for start in missing:
+                _render_chunk(self.split, start, self._path(start))
+        elif missing:
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(min(workers, len(missing)), context) as pool:
                 futures = [pool.submit(_render_chunk, self.split, start, self._path(start)) for start in missing]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from depthbench.suites import runner, stages
+from depthbench.suites import measured, stage_calls, stages
 from depthbench.suites.results import Record, RunFolder
 from depthbench.suites.runner import Outcome, Request, run
 from depthbench.suites.schema import Suite, parse_suite
-from depthbench.suites.targets import desktop_cpu
+from depthbench.suites.targets import Target, desktop_cpu
+from depthbench.suites.targets.board_results import Outcome as Timing
 from depthbench.suites.targets.desktop_cpu import MeasureProfile
+from depthbench.suites.targets.measuring import Work
 
 HERE = Path(__file__).parent
 TINY = MeasureProfile(seconds=0.05, samples=10, block_s=0.01, warmup_s=0.01, warmup_runs=10)
@@ -119,8 +123,8 @@ def test_a_run(tmp_path: Path, images: Path) -> None:
 
 def test_a_second_run_recomputes_nothing(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = go(tmp_path / "run", images, "test_runner:small")
-    for stage in ("artefact", "evaluations", "measure_group"):
-        monkeypatch.setattr(runner, stage, None)  # a call would fail
+    for module, stage in ((stage_calls, "artefact"), (stage_calls, "evaluations"), (measured, "measure_group")):
+        monkeypatch.setattr(module, stage, None)  # a call would fail
     second = go(tmp_path / "run", images, "test_runner:small")
     assert second.computed == 0
     assert second.records == first.records
@@ -131,7 +135,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, images: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "measure_group", stop)
+        patch.setattr(measured, "measure_group", stop)
         with pytest.raises(KeyboardInterrupt):
             go(tmp_path / "run", images, "test_runner:small")
     kept = {record.id for record in RunFolder(tmp_path / "run").records()}
@@ -159,8 +163,9 @@ def test_a_model_that_fails_is_recorded_and_the_run_goes_on(tmp_path: Path, imag
 def test_an_onnx_file_is_a_model(tmp_path: Path, images: Path) -> None:
     from depthbench.suites.export import export_onnx
 
-    path = export_onnx(small(), tmp_path / "mine.onnx", (64, 64))
-    outcome = go(tmp_path / "run", images, str(path), only=("*/desktop-cpu",))
+    export_onnx(small(), tmp_path / "mine.onnx", (64, 64))
+    own = parse_suite(MATRIX.format(models="mine.onnx"), "tiny.yaml", tmp_path)
+    outcome = run(Request(own, tmp_path / "run", tmp_path, images, ("*/desktop-cpu",)), lambda *_: None)
     cells = by_cell(outcome.records)
     assert cells["mine", "fp32", "desktop-cpu"].status == "ok"
     assert cells["mine", "int8", "desktop-cpu"].status == "ok"
@@ -190,3 +195,34 @@ def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
         run(Request(suite("tst-t"), tmp_path / "file"), lambda *_: None)
     with pytest.raises(ValueError, match=r"below: cannot be written \(Not a directory\)$"):
         run(Request(suite("tst-t"), tmp_path / "file" / "below"), lambda *_: None)
+
+
+def test_several_data_sets_share_files_and_measurements(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nyu = tmp_path / "data" / "nyu_labeled" / "test"
+    nyu.mkdir(parents=True)
+    for i in range(3):
+        Image.fromarray(np.full((480, 640, 3), 50 * i, np.uint8)).save(nyu / f"{i:05d}.jpg")
+        Image.fromarray(np.full((480, 640), 2000 + i, np.uint16)).save(nyu / f"{i:05d}.png")
+    monkeypatch.setenv("DEPTHBENCH_DATA", str(tmp_path / "data"))
+    text = MATRIX.format(models="test_runner:small").replace("int8, fp16, int8-trt", "fp16")
+    text = text.replace("    recipes:", "    data: [folder, nyu-labeled]\n    recipes:")
+    text = text.replace(", jetson-orin-nano-super, jetson]", "]")
+    groups: list[int] = []
+    real = measured.measure_group
+
+    def counted(target: Target, work: Sequence[Work], *words: Any, **options: Any) -> list[Timing]:
+        groups.append(len(work))
+        return real(target, work, *words, **options)
+
+    monkeypatch.setattr(measured, "measure_group", counted)
+    request = Request(parse_suite(text, "tiny.yaml", HERE), tmp_path / "run", HERE, images)
+    records = run(request, lambda *_: None).records
+    ok = {(record.dataset, record.recipe): record for record in records if record.status == "ok"}
+    assert sorted(ok) == [("folder", "fp16"), ("folder", "fp32"), ("nyu-labeled", "fp16"), ("nyu-labeled", "fp32")]
+    assert groups == [1]
+    one, other = ok["folder", "fp32"], ok["nyu-labeled", "fp32"]
+    assert (one.lineage, one.latency, one.timings) == (other.lineage, other.latency, other.timings)
+    assert one.evaluation != other.evaluation
+    assert one.protocol != other.protocol

@@ -36,9 +36,12 @@ def files(tmp_path: Path) -> Path:
     [
         ("run nix.yaml --out run", "nix.yaml: no such suite file"),
         ("run jetsn --out run", "unknown suite 'jetsn'; did you mean jetson?"),
-        ("run misspelt.yaml --out run", "misspelt.yaml: matrix[0].models[0]: unknown model 'tst-q'; did you mean tst-"),
-        ("run type.yaml --out run", "type.yaml: matrix[0].recipes: Input should be a valid tuple (got 7)"),
-        ("run size.yaml --out run", "size.yaml: matrix[0].sizes[0]: size 200x200 is not usable"),
+        (
+            "run misspelt.yaml --out run",
+            "misspelt.yaml:3: matrix[0].models[0]: unknown model 'tst-q'; did you mean tst-",
+        ),
+        ("run type.yaml --out run", "type.yaml:3: matrix[0].recipes: Input should be a valid list (got 7)"),
+        ("run size.yaml --out run", "size.yaml:3: matrix[0].sizes[0]: size 200x200 is not usable"),
         ("run mine.yaml --out file", "file: not a folder"),
         ("run mine.yaml --out /proc/depthbench", "/proc/depthbench: cannot be written"),
         ("run mine.yaml --out run --data nix", "unknown data set 'nix'"),
@@ -78,6 +81,9 @@ def test_bad_input(command: str, fault: str, files: Path) -> None:
 def test_two_faults_are_two_lines(files: Path) -> None:
     done = depthbench("run", "key.yaml", "--out", "run", cwd=files)
     assert done.returncode == 2
-    assert sorted(line.split(": ")[2] for line in done.stderr.strip().splitlines()[:1]) == ["matrix[0].recipes"]
+    lines = done.stderr.removeprefix("depthbench: ").strip().splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["key.yaml:3", f"matrix[0].{key}"] for key in ("recipe", "recipes")
+    ]
     assert "matrix[0].recipe: unknown key 'recipe'; did you mean recipes?" in done.stderr
     assert not (files / "run").exists()
