@@ -78,7 +78,16 @@ LIGHT = (
     "suites.data",
     "suites.training_config",
     "suites.variants",
+    "suites.cells",
+    "suites.explain",
+    "suites.outlook",
+    "suites.schema_docs",
+    "suites.store",
+    "suites.merging",
+    "suites.caches",
     "suites.targets.predicted",
+    "compression.options",
+    "compression.precisions",
     "compression.recipes",
     "reports.load",
     "reports.report",
@@ -120,7 +129,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shipped() -> list[str]:
     """Every file of the five folders that the wheel must hold, by its name in it."""
-    kinds = (".py", ".yaml", ".csv", ".json", ".safetensors", ".html", ".css", ".js", ".sh", ".typed")
+    kinds = (".py", ".yaml", ".csv", ".json", ".safetensors", ".html", ".css", ".jpg", ".js", ".sh", ".typed")
     files = [
         path
         for folder in FOLDERS

@@ -1,0 +1,197 @@
+"""The cards of the shipped weights and the tables of their README, from evaluations made now. Not a test.
+
+    python tests/benchmarks/cards.py              evaluates every file of suites/weights (minutes), writes what follows
+    python tests/benchmarks/cards.py --from DIR   keeps the JSON documents in DIR (runs/cards), makes none again
+
+Needs the environment variable DEPTHBENCH_DATA. Each document is the output of one ``depthbench eval ... --json``, named in the
+cards; the tables stand in README.md between ``<!-- NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from depthbench.suites.checkpoint import read_tensors
+from depthbench.suites.models import file_sha256, weights_path
+from depthbench.suites.results import write_atomic
+
+WEIGHTS = Path(__file__).parents[2] / "suites" / "weights"
+MODELS = [file.stem for file in sorted(WEIGHTS.glob("*.safetensors")) if "--" not in file.stem]
+RECIPE = "prune30"
+CHILDREN = [f"{model}@{RECIPE}" for model in MODELS if (WEIGHTS / f"{model}--{RECIPE}.safetensors").is_file()]
+EVALUATIONS = {
+    "rooms": ("--data", "rooms"),
+    "nyu-eigen": ("--data", "nyu-labeled"),
+    "nyu-fastdepth": ("--data", "nyu-labeled", "--protocol", "nyu-fastdepth"),
+    "indoor-open": ("--data", "indoor-open", "--by-group"),
+    "indoor-open-scaled": ("--data", "indoor-open", "--by-group", "--median-scale"),
+}
+"""Options of ``depthbench eval`` by the name of the document."""
+TITLES = {
+    "rooms": "`rooms` test, 256 images, protocol `native`",
+    "nyu-eigen": "NYU Depth v2 test, 654 images, protocol `nyu-eigen`",
+    "nyu-fastdepth": "NYU Depth v2 test, 654 images, protocol `nyu-fastdepth`",
+    "indoor-open": "`indoor-open`, 36 images of cameras that no training image came from, protocol `native`",
+    "indoor-open-scaled": "the same, each prediction scaled to the median of its ground truth",
+}
+SOURCES = """`rooms` is this project's own renderer, under its licence. NYU Depth v2: Silberman, Hoiem, Kohli and Fergus,
+*Indoor Segmentation and Support Inference from RGBD Images*, ECCV 2012, research data without a stated licence; none of its
+images is shipped."""
+
+Results = Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]]
+
+
+def evaluate(folder: Path) -> None:
+    """One document for each of ``EVALUATIONS``; those that are there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, options in EVALUATIONS.items():
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            trivial = ["mean-depth"] if name in ("rooms", "nyu-eigen") else []
+            command = ["depthbench", "eval", *MODELS, *CHILDREN, *trivial, *options, "--against", "fastdepth", "--json"]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            write_atomic(path, done.stdout)
+
+
+def load(folder: Path) -> Results:
+    """The evaluations by document, model and recipe."""
+    documents = {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in EVALUATIONS}
+    return {
+        name: {(each["model"], each["recipe"]): each for each in document["evaluations"]}
+        for name, document in documents.items()
+    }
+
+
+def accuracy_table(results: Results) -> str:
+    """RMSE, gain over the mean depth, AbsRel and δ1 of every file on `rooms` and NYU, with its training."""
+    lines = [
+        "| | rooms RMSE | gain | AbsRel | δ1 | NYU RMSE | gain | AbsRel | δ1 | samples | wall time | MB |",
+        "| --- " * 12 + "|",
+    ]
+    trivial = {name: results[name]["mean-depth", "fp32"] for name in ("rooms", "nyu-eigen")}
+    for recipe in ("fp32", RECIPE):
+        for model in MODELS:
+            if (model, recipe) not in results["rooms"]:
+                continue
+            cells = []
+            for name, mean in trivial.items():
+                here = results[name][model, recipe]
+                gain = 1 - here["rmse_m"] / mean["rmse_m"]
+                cells += [f"{here['rmse_m']:.3f}", f"{gain:.0%}", f"{here['abs_rel']:.3f}", f"{here['delta1']:.3f}"]
+            file = weights_path(model, None if recipe == "fp32" else recipe)
+            samples, seconds = _training(file)
+            cells += [f"{samples:,}", f"{seconds / 60:.0f} min", f"{file.stat().st_size / 1e6:.1f}"]
+            lines.append(f"| {model}{'' if recipe == 'fp32' else ', ' + recipe} | " + " | ".join(cells) + " |")
+    cells = []
+    for mean in trivial.values():
+        cells += [f"{mean['rmse_m']:.3f}", "–", f"{mean['abs_rel']:.3f}", f"{mean['delta1']:.3f}"]
+    return "\n".join([*lines, "| mean-depth | " + " | ".join([*cells, "–", "–", "–"]) + " |"])
+
+
+def comparison_table(results: Results) -> str:
+    """Every network on every data set and camera against FastDepth: RMSE and δ1, differences with paired 95 % intervals."""
+    lines = ["| data | model | RMSE | against fastdepth | δ1 | against fastdepth |", "| --- " * 6 + "|"]
+    for name in EVALUATIONS:
+        groups = ["", *next(iter(results[name].values())).get("groups", {})]
+        for group in groups:
+            for model in MODELS:
+                whole = results[name][model, "fp32"]
+                here = whole["groups"][group] if group else whole
+                cells = [f"{here['rmse_m']:.3f}", _difference(here, "rmse_m"), f"{here['delta1']:.3f}"]
+                cells.append(_difference(here, "delta1"))
+                place = f"{name}, {group} ({here['n']})" if group else f"{name} ({here['n']})"
+                lines.append(f"| {place} | {model} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _difference(here: Mapping[str, Any], metric: str) -> str:
+    interval = here.get(f"{metric}_difference_ci95")
+    if interval is None:
+        return "–"
+    low, high = (f"{value:+.3f}" for value in interval)
+    return f"{here[f'{metric}_difference']:+.3f} [{low}, {high}]".replace("-", "−")
+
+
+def _training(file: Path) -> tuple[int, float]:
+    """Samples and seconds of all stretches that a file was trained in."""
+    metadata = read_tensors(file)[1]
+    if "lineage" in metadata:
+        return metadata["total_samples"], sum(stretch["seconds"] for stretch in metadata["lineage"])
+    tuned = [report for report in metadata["reports"] if report["step"] == "finetune"]
+    return sum(report["samples"] for report in tuned), sum(report["seconds"] for report in tuned)
+
+
+def card(model: str, results: Results) -> str:
+    """The card of a network: its file, its data, its commands, its accuracy."""
+    file = weights_path(model)
+    metadata = read_tensors(file)[1]
+    samples, seconds = _training(file)
+    commands = "\n".join(stretch["command"] for stretch in metadata["lineage"])
+    rows = ["| data and protocol | RMSE m | AbsRel | δ1 | δ2 | δ3 |", "| --- " * 6 + "|"]
+    for name, title in TITLES.items():
+        here = results[name][model, "fp32"]
+        cells = [here[metric] for metric in ("rmse_m", "abs_rel", "delta1", "delta2", "delta3")]
+        rows.append(f"| {title} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+    evals = "\n".join(f"depthbench eval {model} {' '.join(options)} --json" for options in EVALUATIONS.values())
+    return f"""# {model}
+
+A monocular depth network: RGB in [0, 1] to metric depth in metres, up to 10 m, indoors. `{file.name}`, SHA-256
+`{file_sha256(file)}`.
+
+## Training
+
+{samples:,} samples in {len(metadata["lineage"])} stretches, {seconds / 60:.0f} minutes on one CPU thread of a busy machine,
+float32, from random values. 65 % of the samples from the training split of `rooms`, 35 % from the 795 images of NYU Depth v2's
+official training split; the test splits were never trained on, tuned on or calibrated on.
+
+```
+{commands}
+```
+
+{SOURCES}
+
+## Accuracy
+
+The exported float32 file at 224×224, by
+
+```
+{evals}
+```
+
+{chr(10).join(rows)}
+
+## Limits
+
+A short training: fit for comparing networks and their compressed forms, not for a product. It knows the field of view of NYU's
+camera; other cameras and other input sizes than 224×224 are seen at a wrong scale, as the last two rows show.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from", dest="folder", type=Path, default=Path("runs/cards"), metavar="DIR")
+    folder = parser.parse_args().folder
+    evaluate(folder)
+    results = load(folder)
+    for model in MODELS:
+        write_atomic(WEIGHTS / "cards" / f"{model}.md", card(model, results).encode())
+    readme = WEIGHTS / "README.md"
+    text = readme.read_text("utf-8")
+    for name, table in {"accuracy": accuracy_table(results), "comparison": comparison_table(results)}.items():
+        text, found = re.subn(
+            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m, t=table: m[1] + t + m[2], text, flags=re.S
+        )
+        if not found:
+            sys.exit(f"{readme}: no place <!-- {name} --> ... <!-- end -->")
+    write_atomic(readme, text.encode())
+
+
+if __name__ == "__main__":
+    main()
