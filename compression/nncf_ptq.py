@@ -105,7 +105,7 @@ def _quantized(
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedAccuracyRestorerParameters
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     name = model.graph.input[0].name
     data = nncf.Dataset(images, lambda image: {name: image})
     advanced = settings.pop("advanced")

@@ -237,6 +237,7 @@ class Cluster:
             done, parcels = future.result()
         except KilledWorker as error:  # of a cluster that was started here at the first death, else after several
             self._looked = 0.0
+            self._sent.clear()  # what it held is lost; what is tried again takes its entries along anew
             several = f", {error.allowed_failures + 1} times" if error.allowed_failures else ""
             reason = f"the process that worked on it died{several} (killed, out of memory or crashed)"
             return Done(reason=reason), not several

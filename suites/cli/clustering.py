@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,10 +74,15 @@ def up(
         err.print(
             f"{count} workers; use it with --scheduler {address}, end it with Ctrl-C", highlight=False, markup=False
         )
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            err.print("the cluster has ended", highlight=False)
+        asked: list[int] = []
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # also where a shell started this in the background, without Ctrl-C
+            signal.signal(number, lambda number, _: asked.append(number))
+        while not asked:
+            time.sleep(0.2)
+    err.print("the cluster has ended", highlight=False)
 
 
 def _board(name: str) -> str:
