@@ -89,7 +89,8 @@ def draw_front(
             )
         if slow:
             look: Any = {"va": "top", "fontsize": 7, "linespacing": 1.5, "gid": FLAGGED}
-            ax.text(0, -0.135 - 0.038 * len(notes), "\n".join(slow), transform=ax.transAxes, **look)
+            below = (0, -10.5 * len(notes) - 2)  # points: the height of the notes
+            ax.annotate("\n".join(slow), (0, -0.135), below, "axes fraction", textcoords="offset points", **look)
         ax.set_ylabel(f"RMSE [m] on {front.dataset} ({front.protocol})")
         _name_members(ax, front, theme, payoff, _staircase(ax, front) + _bars(front))
     return ax
