@@ -262,6 +262,7 @@ def _name_members(
         text.set(position=to_axes(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)), ha="center", va="center")
         text.set(color=theme.ink, zorder=7, in_layout=False)
         text.set_path_effects([withStroke(linewidth=2, foreground=theme.paper)])
+        text.set_bbox({"facecolor": theme.paper, "edgecolor": "none", "alpha": 0.85, "pad": 0.4})  # over a line behind it
         end = nearest(box, x, y)
         if np.hypot(end[0] - x, end[1] - y) > 14 * scale:
             leader = to_axes(((x, y), end))

@@ -77,7 +77,7 @@ def draw_legend(ax: Axes, front: Front, theme: Theme, families: list[str], notes
     ax.legend(
         handles=[entry for column in columns for entry in column + [blank] * (rows - len(column))],
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.12 - 0.038 * notes),
+        bbox_to_anchor=(0.5, -0.125 - 0.043 * notes),
         ncols=len(columns),
         columnspacing=2.2,
         handletextpad=0.5,
