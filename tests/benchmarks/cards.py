@@ -170,7 +170,7 @@ The exported float32 file at 224×224, by
 ## Limits
 
 A short training: fit for comparing networks and their compressed forms, not for a product. It knows the field of view of NYU's
-camera; other cameras and other input sizes than 224×224 are seen at a wrong scale, as the last two rows show.
+camera and 224×224 inputs; other cameras are seen at a wrong scale, as the last two rows show.
 """
 
 
