@@ -82,8 +82,8 @@ class Timing(_Strict):
     """How latency is measured: rounds of A B B A blocks, alternating between long-lived processes."""
 
     rounds: int = Field(default=10, ge=10)
-    block_s: float = Field(default=0.08, gt=0, strict=False)
-    warmup_s: float = Field(default=1.0, ge=0, strict=False)
+    block_s: float = Field(default=0.075, gt=0, strict=False)
+    warmup_s: float = Field(default=0.4, ge=0, strict=False)
     threads: int = Field(default=1, ge=1)
 
 

@@ -75,10 +75,13 @@ def paired(
     with ExitStack() as stack:
         arms: dict[str, Worker] = {}
         for name in order.sample(ARMS, len(ARMS)):
-            path, interpreter = head if name == "head" else base
+            _, interpreter = head if name == "head" else base
             started = Worker(WORKER, "onnxruntime", python=interpreter.python, environment=interpreter.environment)
             arms[name] = stack.enter_context(started)
-            _load(arms[name], path, timing, seed)
+        for worker in arms.values():  # imports go on side by side, loading and warming up do not
+            worker.wait()
+        for name, worker in arms.items():
+            _load(worker, head[0] if name == "head" else base[0], timing, seed)
         versions = (arms["base"].ready["version"], arms["head"].ready["version"])
         while sum(one.clean for one in rounds) < timing.rounds and len(rounds) < 2 * timing.rounds:
             rounds.append(_round(arms, order, timing))
@@ -90,7 +93,6 @@ def paired(
 def _load(worker: Worker, path: Path, timing: Timing, seed: int) -> None:
     network = cpu_network(str(path.resolve()), CpuSettings(timing.threads), seed)
     warmup = {"warmup_s": timing.warmup_s, "warmup_runs": WARMUP_RUNS}
-    worker.wait()
     worker.load({**network.spec, **warmup}, network.refusal)
 
 

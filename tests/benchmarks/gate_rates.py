@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import torch
 from onnx import helper, numpy_helper
 
 from depthbench.reports.gate import Limit
-from depthbench.reports.gate_latency import judge_latency, read_attempt
+from depthbench.reports.gate_latency import judge_latency
 from depthbench.suites.export import export_onnx
 from depthbench.suites.gating.config import DEFAULTS, Timing
 from depthbench.suites.gating.environments import Interpreter
@@ -37,54 +38,53 @@ from depthbench.suites.models import MODELS
 
 SIZE = (224, 224)
 LIMIT = Limit(DEFAULTS["latency"].tolerance, DEFAULTS["latency"].reason)
-TIMING = Timing(warmup_s=0.6)
+TIMING = Timing()
 BUSY = "import time\nwhile True:\n    end = time.time() + .3\n    while time.time() < end: pass\n    time.sleep(.3)\n"
 
 
-def insert_layer(source: Path, out: Path, channels: int) -> Path:
-    """A copy with two pointwise convolutions put before the network, 3 → ``channels`` → 3, that change nothing but time."""
+def insert_layer(source: Path, out: Path, taps: int) -> Path:
+    """A copy with a horizontal convolution of ``taps`` (odd) taps before the network that changes nothing but time."""
     model = onnx.load(source)
     name = model.graph.input[0].name
-    into = np.zeros((channels, 3, 1, 1), np.float32)
-    into[:3, :, 0, 0] = np.eye(3)[: min(3, channels)]
+    kernel = np.zeros((3, 3, 1, taps), np.float32)
+    kernel[:, :, 0, taps // 2] = np.eye(3)
     for node in model.graph.node:
         for i, read in enumerate(node.input):
             if read == name:
                 node.input[i] = "inserted.rgb"
-    model.graph.initializer.append(numpy_helper.from_array(into, "inserted.into"))
-    model.graph.initializer.append(
-        numpy_helper.from_array(into.transpose(1, 0, 2, 3).copy(), "inserted.back")
-    )  # (3, C, 1, 1)
-    nodes = [
-        helper.make_node("Conv", [name, "inserted.into"], ["inserted.wide"], name="/inserted/into/Conv"),
-        helper.make_node("Conv", ["inserted.wide", "inserted.back"], ["inserted.rgb"], name="/inserted/back/Conv"),
-    ]
-    for i, node in enumerate(nodes):
-        model.graph.node.insert(i, node)
+    model.graph.initializer.append(numpy_helper.from_array(kernel, "inserted.kernel"))
+    pads = [0, taps // 2, 0, taps // 2]
+    layer = helper.make_node("Conv", [name, "inserted.kernel"], ["inserted.rgb"], name="/inserted/Conv", pads=pads)
+    model.graph.node.insert(0, layer)
     onnx.save(model, out)
     return out
 
 
 def calibrate(base: Path, slowdown: float, folder: Path) -> tuple[Path, float]:
-    """A slower file whose cost, measured over three long runs of fresh processes each, comes nearest to ``slowdown``."""
-    costs: dict[int, float] = {}
-    channels = 16
-    for _ in range(6):
-        out = insert_layer(base, folder / f"slower-{slowdown}.onnx", channels)
-        costs[channels] = float(np.median([_cost(base, out, seed) for seed in range(3)]))
-        if abs(costs[channels] - slowdown) < 0.004:
-            break
-        step = max(1, round(channels * slowdown / max(costs[channels], 0.01)))
-        if step in costs:
-            break
-        channels = min(step, 256)
+    """A slower file whose layer costs what comes nearest to ``slowdown``, by sessions that take turns in this one process."""
+    out = folder / f"slower-{slowdown}.onnx"
+    taps = range(1, 34, 2)
+    costs = layer_costs(base, {count: insert_layer(base, folder / f"{count}-taps.onnx", count) for count in taps})
     best = min(costs, key=lambda count: abs(costs[count] - slowdown))
-    return insert_layer(base, folder / f"slower-{slowdown}.onnx", best), costs[best]
+    return insert_layer(base, out, best), costs[best]
 
 
-def _cost(base: Path, head: Path, seed: int) -> float:
-    attempt = paired((base, Interpreter()), (head, Interpreter()), TIMING, seed=seed).to_json()
-    return read_attempt(attempt, LIMIT.tolerance).change
+def layer_costs(base: Path, slower: Mapping[int, Path], repeats: int = 200) -> dict[int, float]:
+    """Median latency of each file over that of ``base``, minus 1: inference by inference in turn, one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    files = {0: base, **slower}
+    sessions = {count: ort.InferenceSession(path, options) for count, path in files.items()}
+    [image] = sessions[0].get_inputs()
+    feed = {image.name: np.random.default_rng(0).random(image.shape, np.float32)}
+    took: dict[int, list[float]] = {count: [] for count in sessions}
+    for _ in range(repeats):
+        for count, session in sessions.items():
+            start = time.perf_counter()
+            session.run(None, feed)
+            took[count].append(time.perf_counter() - start)
+    medians = {count: float(np.median(samples)) for count, samples in took.items()}
+    return {count: medians[count] / medians[0] - 1 for count in slower}
 
 
 def gate(base: Path, head: Path, seed: int) -> tuple[str, float]:
