@@ -12,8 +12,8 @@ import pandas as pd
 
 from depthbench.reports import stats
 from depthbench.reports.decide import json_value, paired_difference
+from depthbench.reports.environment import environment_rows
 from depthbench.reports.load import Run
-from depthbench.reports.page import environment_rows
 from depthbench.suites.results import Latency, Record
 
 PLACE = ("model", "recipe", "height", "width", "target", "dataset", "protocol")

@@ -13,9 +13,10 @@ from depthbench.reports.columns import PLACES
 from depthbench.reports.decide import paired_difference
 from depthbench.reports.effects import nothing
 from depthbench.reports.load import Run, image_values
-from depthbench.reports.payoff import figure_lines, mark, write_below
+from depthbench.reports.payoff import FLAGGED, Notes, brief
 from depthbench.reports.pictures import representatives
-from depthbench.reports.theme import LIGHT, Theme
+from depthbench.reports.readable import signed
+from depthbench.reports.theme import LIGHT, Theme, write_lines
 from depthbench.suites.results import Record
 
 if TYPE_CHECKING:
@@ -72,6 +73,20 @@ def _place(record: Record) -> tuple[Any, ...]:
     return (record.model, record.recipe, record.size, record.target, record.dataset, record.protocol)
 
 
+def damage_grid(where: pd.DataFrame) -> tuple[pd.DataFrame, Notes]:
+    """RMSE added in metres, first size of :func:`damage`: a row per form, marked by the notes beside it, a column per place."""
+    where = where[where["size"] == where["size"].iloc[0]]
+    models = list(dict.fromkeys(where["model"]))
+    where = where.sort_values("model", key=lambda names: names.map(models.index), kind="stable")
+    names = where["model"] + " " + where["recipe"]
+    several = where.groupby(["model", "recipe"])["precision"].transform("nunique") > 1
+    where = where.assign(name=np.where(several, names + " " + where["precision"], names))
+    notes = Notes(where, brief)
+    where["cell"] = [f"{row['name']} {notes.mark(row)}".strip() for _, row in where.iterrows()]
+    grid = where.pivot_table(index="cell", columns="place", values="change_m", sort=False)
+    return grid, notes
+
+
 def draw_damage(run: Run, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
     """RMSE added by compression by distance and at depth edges, smallest input: a row per network and recipe."""
     import matplotlib as mpl
@@ -83,23 +98,16 @@ def draw_damage(run: Run, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Ax
             ax = ax or themes.new_axes(5.2, 2)
             ax.set_title("RMSE added by compression [m]")
             return nothing(ax, "no compressed cell with errors by distance")
-        table = table[table["size"] == table["size"].iloc[0]]
-        names = table["model"] + " " + table["recipe"]
-        doubled = names + " " + table["precision"]
-        several = table.groupby(["model", "recipe"])["precision"].transform("nunique") > 1
-        table = table.assign(name=np.where(several, doubled, names))
-        table["cell"] = [f"{name} {mark(speedup)}".strip() for name, speedup in table[["name", "speedup"]].to_numpy()]
-        grid = table.pivot_table(index="cell", columns="place", values="change_m", sort=False)
-        once = table.drop_duplicates("cell")
-        slow = figure_lines(once, once["name"], 50)
-        ax = ax or themes.new_axes(5.6, 1.0 + 0.27 * len(grid) + 0.15 * len(slow))
+        grid, notes = damage_grid(table)
+        slow = notes.lines(108)
+        ax = ax or themes.new_axes(6.2, 1.0 + 0.27 * len(grid) + 0.15 * len(slow))
         limit = float(np.nanmax(np.abs(grid.to_numpy())))
         palette = sns.diverging_palette(245, 30, s=80, l=60, center=theme.name, as_cmap=True)
         sns.heatmap(
             grid,
             ax=ax,
-            annot=True,
-            fmt="+.3f",
+            annot=grid.map(signed),
+            fmt="",
             vmin=-limit,
             vmax=limit,
             cmap=palette,
@@ -111,7 +119,7 @@ def draw_damage(run: Run, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Ax
         ax.set_title("RMSE added by compression [m]")
         ax.set(xlabel="", ylabel="")
         ax.tick_params(axis="both", rotation=0)
-        write_below(ax, slow)
+        write_lines(ax, slow, 20, gid=FLAGGED, x=0.01, across="figure fraction")
     return ax
 
 

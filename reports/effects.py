@@ -14,9 +14,9 @@ import pandas as pd
 from depthbench.reports import theme as themes
 from depthbench.reports.load import Run
 from depthbench.reports.pareto import cell_name
-from depthbench.reports.payoff import figure_lines, mark, write_below
+from depthbench.reports.payoff import FLAGGED, Notes, brief
 from depthbench.reports.summary import significant
-from depthbench.reports.theme import LIGHT, Theme, recipe_rank
+from depthbench.reports.theme import LIGHT, Theme, recipe_rank, write_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,23 +48,24 @@ def speedup_cells(table: pd.DataFrame, target: str) -> pd.DataFrame:
 def draw_speedups(table: pd.DataFrame, target: str, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
     """A heat map of :func:`speedup_grid`: orange where the compressed form is slower, blue where it is faster.
 
-    Forms that did not pay are marked, the reasons stand below.
+    Forms that did not pay are marked with the number of their reason; the reasons stand below.
     """
     import matplotlib as mpl
     import seaborn as sns
 
     grid = speedup_grid(table, target)
     cells = speedup_cells(table, target)
-    slow = figure_lines(cells, cells["model"] + " " + cells["recipe"], 60)
+    notes = Notes(cells, brief)
+    slow = notes.lines(80)
     with mpl.rc_context(themes.rc(theme)):
-        ax = ax or themes.new_axes(4.6, 3.2 + 0.15 * len(slow))
+        ax = ax or themes.new_axes(4.6, 1 + 0.36 * max(len(grid), 3) + 0.15 * len(slow))
         ax.set_title(f"Speed-up on {target}")
         if grid.empty:
             return nothing(ax, "nothing to compare yet")
         sns.heatmap(
             np.log2(grid),
             ax=ax,
-            annot=grid.map(lambda value: f"{value:.2f} {mark(value)}".strip()),
+            annot=marked_grid(table, target, notes).reindex_like(grid).fillna(""),
             fmt="",
             vmin=-1,
             vmax=1,
@@ -76,8 +77,18 @@ def draw_speedups(table: pd.DataFrame, target: str, ax: Axes | None = None, *, t
         ax.set(xlabel="", ylabel="")
         ax.tick_params(axis="x", rotation=0)
         ax.tick_params(axis="y", rotation=0)
-        write_below(ax, slow)
+        write_lines(ax, slow, 20, gid=FLAGGED, x=0.01, across="figure fraction")
     return ax
+
+
+def marked_grid(table: pd.DataFrame, target: str, notes: Notes) -> pd.DataFrame:
+    """The speed-ups of :func:`speedup_grid` as text, each with its mark; ``notes`` are those of :func:`speedup_cells`."""
+    cells = speedup_cells(table, target)
+    texts = [f"{cell['speedup']:.2f}\N{NO-BREAK SPACE}{notes.mark(cell)}".strip() for _, cell in cells.iterrows()]
+    marked: pd.DataFrame = cells.assign(text=texts).pivot_table(
+        index="model", columns="recipe", values="text", aggfunc="first", sort=False
+    )
+    return marked
 
 
 def latency_samples(run: Run, target: str, most: int = 30) -> pd.DataFrame:
@@ -85,27 +96,32 @@ def latency_samples(run: Run, target: str, most: int = 30) -> pd.DataFrame:
 
     Columns: ``cell``, ``family``, ``latency_ms``, and ``why_not_faster`` of cells that did not pay.
     """
-    cells = _fastest_measured(run, target, most)
+    cells = measured_cells(run, target, most)
     by_id = {record.id: record for record in run.records}
-    usual = tuple(cells[["height", "width"]].value_counts().index[0]) if len(cells) else None
+    names = marked_names(cells)
     frames = []
-    for _, cell in cells.iterrows():
+    for name, (_, cell) in zip(names, cells.iterrows(), strict=True):
         latency = by_id[cell["id"]].latency
         assert latency is not None
-        columns = {"cell": marked_name(cell, usual), "family": cell["family"], "latency_ms": latency.samples_ms}
+        columns = {"cell": name, "family": cell["family"], "latency_ms": latency.samples_ms}
         frames.append(pd.DataFrame({**columns, "why_not_faster": cell["why_not_faster"]}))
     empty = pd.DataFrame(columns=["cell", "family", "latency_ms", "why_not_faster"])
     return pd.concat(frames, ignore_index=True) if frames else empty
 
 
-def _fastest_measured(run: Run, target: str, most: int = 30) -> pd.DataFrame:
+def measured_cells(run: Run, target: str, most: int = 30) -> pd.DataFrame:
+    """The ``most`` fastest measured cells of a target."""
     cells = run.cells[(run.cells["target"] == target) & (run.cells["latency_kind"] == "measured")]
     return cells.sort_values("latency_ms").head(most)
 
 
-def marked_name(cell: pd.Series, usual: tuple[int, int] | None) -> str:
-    """The name of a cell with the mark of a form that did not pay."""
-    return f"{cell_name(cell, usual_size=usual)} {mark(cell['speedup'])}".strip()
+def marked_names(cells: pd.DataFrame) -> list[str]:
+    """Short names of cells of one target, those that did not pay with the mark and number of ``Notes(cells, brief)``."""
+    if cells.empty:
+        return []
+    height, width = cells[["height", "width"]].value_counts().index[0]
+    notes = Notes(cells, brief)
+    return [f"{cell_name(cell, usual_size=(height, width))} {notes.mark(cell)}".strip() for _, cell in cells.iterrows()]
 
 
 def draw_latencies(run: Run, target: str, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
@@ -115,9 +131,7 @@ def draw_latencies(run: Run, target: str, ax: Axes | None = None, *, theme: Them
 
     samples = latency_samples(run, target)
     order = list(dict.fromkeys(samples["cell"]))
-    cells = _fastest_measured(run, target)
-    usual = tuple(cells[["height", "width"]].value_counts().index[0]) if len(cells) else None
-    slow = figure_lines(cells, [cell_name(cell, usual_size=usual) for _, cell in cells.iterrows()], 80)
+    slow = Notes(measured_cells(run, target), brief).lines(115)
     families = list(run.cells["family"])
     colours = {name: theme.families[themes.family_slot(name, families)] for name in set(families)}
     with mpl.rc_context(themes.rc(theme)):
@@ -145,11 +159,11 @@ def draw_latencies(run: Run, target: str, ax: Axes | None = None, *, theme: Them
         ax.set_xscale("log")
         _plain_log(ax)
         ax.set(ylabel="", xlabel="wall time of one inference [ms], without the slowest 1 %")
-        write_below(ax, slow)
+        write_lines(ax, slow, gid=FLAGGED, x=0.01, across="figure fraction")
     return ax
 
 
-def class_times(run: Run, target: str, most: int = 24) -> pd.DataFrame:
+def class_times(run: Run, target: str, most: int = 14) -> pd.DataFrame:
     """Milliseconds by operator class: the ``most`` fastest cells of a target that tell them, fastest first.
 
     A row is named by its cell, marked where that did not pay; the reasons are those of :func:`class_cells`.
@@ -157,16 +171,22 @@ def class_times(run: Run, target: str, most: int = 24) -> pd.DataFrame:
     cells = class_cells(run, target, most)
     if cells.empty:
         return pd.DataFrame()
-    usual = tuple(cells[["height", "width"]].value_counts().index[0])
+    shares = _shares(run)
     rows = {
-        marked_name(cell, usual): {kind: share * cell["latency_ms"] for kind, share in _shares(run)[cell["id"]].items()}
-        for _, cell in cells.iterrows()
+        name: {kind: share * cell["latency_ms"] for kind, share in shares[cell["id"]].items()}
+        for name, (_, cell) in zip(marked_names(cells), cells.iterrows(), strict=True)
     }
     table = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
-    return table[table.sum().sort_values(ascending=False).index] if len(table) else table
+    return table[[kind for kind in operator_classes(run) if kind in table]]
 
 
-def class_cells(run: Run, target: str, most: int = 24) -> pd.DataFrame:
+def operator_classes(run: Run) -> list[str]:
+    """The operator classes that a run tells times of, those that take the most of it first: one order for every figure."""
+    shares = pd.DataFrame(list(_shares(run).values())).fillna(0.0)
+    return list(shares.sum().sort_values(ascending=False, kind="stable").index)
+
+
+def class_cells(run: Run, target: str, most: int = 14) -> pd.DataFrame:
     """The cells of :func:`class_times`: the ``most`` fastest of a target that tell their time by operator class."""
     shares = _shares(run)
     told = run.cells["id"].map(lambda name: bool(shares.get(name)))
@@ -181,13 +201,12 @@ def _shares(run: Run) -> dict[str, Mapping[str, float]]:
 
 
 def draw_classes(run: Run, target: str, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
-    """Where the time goes: a bar per cell, its parts the operator classes, the commonest first."""
+    """Where the time goes: a bar per cell, its parts the operator classes, which look the same in every figure of a run."""
     import matplotlib as mpl
 
     table = class_times(run, target)
-    cells = class_cells(run, target)
-    usual = tuple(cells[["height", "width"]].value_counts().index[0]) if len(cells) else None
-    slow = figure_lines(cells, [cell_name(cell, usual_size=usual) for _, cell in cells.iterrows()], 80)
+    slow = Notes(class_cells(run, target), brief).lines(115)
+    order = operator_classes(run)
     with mpl.rc_context(themes.rc(theme)):
         ax = ax or themes.new_axes(6.6, 1.5 + 0.27 * max(len(table), 3) + 0.15 * len(slow))
         ax.set_title(f"{target}: time by operator class")
@@ -196,7 +215,8 @@ def draw_classes(run: Run, target: str, ax: Axes | None = None, *, theme: Theme 
         shares = table.div(table.sum(axis=1), axis=0)
         left = np.zeros(len(table))
         places = np.arange(len(table))[::-1]
-        for i, kind in enumerate(table.columns):
+        for kind in table.columns:
+            i = order.index(kind)
             width = shares[kind].to_numpy()
             look: Any = {"color": theme.families[i % len(theme.families)], "hatch": HATCHES[i % len(HATCHES)]}
             ax.barh(places, width, left=left, label=kind, edgecolor=theme.paper, linewidth=0.5, height=0.78, **look)
@@ -206,7 +226,7 @@ def draw_classes(run: Run, target: str, ax: Axes | None = None, *, theme: Theme 
         ax.set_yticks(places, list(table.index))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         ax.set(xlim=(0, 1), ylim=(-0.6, len(table) - 0.4), xlabel="share of the latency")
-        write_below(ax, slow)
+        write_lines(ax, slow, gid=FLAGGED, x=0.01, across="figure fraction")
         ax.grid(visible=False, axis="y")
         figure = themes.figure_of(ax)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1.5)

@@ -13,13 +13,16 @@ import pandas as pd
 
 from depthbench.reports import ablation
 from depthbench.reports.columns import COLUMNS
-from depthbench.reports.effects import speedup_grid
+from depthbench.reports.damage import damage, damage_grid
+from depthbench.reports.effects import marked_grid, speedup_cells, speedup_grid
+from depthbench.reports.environment import environment_rows
 from depthbench.reports.load import Run
 from depthbench.reports.pareto import TOLERANCE, Front, cell_name, choose, families, fronts, hypervolumes
-from depthbench.reports.payoff import LEGEND, PAYS, mark
+from depthbench.reports.payoff import LEGEND, Notes, mark
 from depthbench.reports.published import described, published_on
+from depthbench.reports.readable import number, percent, signed
 from depthbench.reports.stats import MIN_FOR_INTERVAL
-from depthbench.reports.summary import MISSING, significant
+from depthbench.reports.summary import MISSING
 from depthbench.reports.theme import MARKERS, family_name, family_order, family_slot
 
 
@@ -53,10 +56,14 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a report: by slug of each front its (name of the cost, ``<svg>``), and the pictures when there are any."""
+    """The figures of a report: by slug of each front its (name of the cost, ``<svg>``), and the pictures when there are any.
+
+    ``times``: by target, (name, ``<svg>``) of where its time goes.
+    """
 
     fronts: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     pictures: Pictures | None = None
+    times: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
 
 def render_page(run: Run, figures: Figures, files: list[str]) -> str:
@@ -89,7 +96,7 @@ def page_content(run: Run) -> dict[str, Any]:
         "tolerance": TOLERANCE,
         "ablations": ablation.section(run),
         "compression": _compression(cells),
-        "pays": PAYS,
+        "damage": _damage(run),
         "not_faster": LEGEND,
         "rows": list(_table_rows(run)),
         "choices": {name: _unique(cells[name]) for name in ("target", "model", "recipe", "status")},
@@ -100,23 +107,6 @@ def page_content(run: Run) -> dict[str, Any]:
         "columns": [(name, unit, meaning) for name, (_, unit, meaning) in COLUMNS.items()],
         "environment": environment_rows(run),
     }
-
-
-def number(value: float | None, digits: int | None = None) -> str:
-    """A number for people: ``digits`` decimals, or three significant digits; a dash where there is none."""
-    if value is None or math.isnan(value):
-        return MISSING
-    return significant(value) if digits is None else f"{value:.{digits}f}"
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """A difference with its sign, or a dash."""
-    return MISSING if math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
-
-
-def percent(value: float) -> str:
-    """A probability for people, or a dash."""
-    return MISSING if math.isnan(value) else f"{value:.0%}"
 
 
 def _data_uri(jpeg: bytes) -> str:
@@ -151,9 +141,12 @@ def _target(front: Front, run: Run) -> dict[str, Any]:
     volumes = hypervolumes(front, run.draws).set_index("family")
     picks = {"best choice": choice.best, "most accurate": choice.most_accurate, "fastest": choice.fastest}
     everywhere = list(cells["family"])
+    best = families(front)
+    taken = {cell["id"] for cell in picks.values()} | set(best["best"])
+    notes = Notes(front.cells[front.cells["id"].isin(taken)])
     named = {
-        cell["id"]: f"{cell_name(cell, usual_size=sizes)} {mark(cell['speedup'])}".strip()
-        for _, cell in front.cells.iterrows()
+        cell["id"]: f"{cell_name(cell, usual_size=sizes)}\N{NO-BREAK SPACE}{notes.mark(cell)}".strip()
+        for _, cell in front.cells[front.cells["id"].isin(taken)].iterrows()
     }
     return {
         "slug": front.slug,
@@ -165,6 +158,7 @@ def _target(front: Front, run: Run) -> dict[str, Any]:
         "left_out": front.left_out,
         "ambiguous": int(front.cells["ambiguous"].sum()),
         "published": [described(point) for point in published_on(front.target)],
+        "reasons": notes.reasons(),
         "picks": [(label, named[cell["id"]], cell.to_dict()) for label, cell in picks.items()],
         "families": [
             row
@@ -174,7 +168,7 @@ def _target(front: Front, run: Run) -> dict[str, Any]:
                 "best_name": named[row["best"]],
                 **volumes.loc[row["family"], ["hypervolume", "lo", "hi"]].to_dict(),
             }
-            for row in families(front).to_dict("records")
+            for row in best.to_dict("records")
         ],
     }
 
@@ -201,12 +195,12 @@ def _compression(cells: pd.DataFrame) -> list[dict[str, Any]]:
         if grid.empty:
             continue
         here = cells[(cells["target"] == target) & cells["speedup"].notna()]
+        notes = Notes(speedup_cells(cells, target))
+        texts = marked_grid(cells, target, notes).reindex_like(grid).fillna(MISSING)
         rows = [
-            (model, [(value, _shade(value), mark(value)) for value in values])
-            for model, values in zip(grid.index, grid.to_numpy(), strict=True)
+            (model, [(value, _shade(value), text) for value, text in zip(values, words, strict=True)])
+            for model, values, words in zip(grid.index, grid.to_numpy(), texts.to_numpy(), strict=True)
         ]
-        slow = here[here["not_faster"]]
-        reasons = [(cell_name(cell), cell["speedup"], cell["why_not_faster"]) for _, cell in slow.iterrows()]
         kinds = _unique(here["latency_kind"])
         parents = _unique(here["parent_recipe"])
         tables.append(
@@ -216,10 +210,24 @@ def _compression(cells: pd.DataFrame) -> list[dict[str, Any]]:
                 "parents": parents,
                 "recipes": list(grid.columns),
                 "rows": rows,
-                "reasons": reasons,
+                "reasons": notes.reasons(),
             }
         )
     return tables
+
+
+def _damage(run: Run) -> dict[str, Any]:
+    """RMSE added by compression by place, with a shade from -1 (less) to 1 (the greatest loss); empty without any."""
+    where = damage(run)
+    if where.empty:
+        return {}
+    grid, notes = damage_grid(where)
+    limit = max(abs(value) for value in grid.to_numpy().flat if not math.isnan(value)) or 1.0
+    rows = [
+        (name, [(signed(value), 0.0 if math.isnan(value) else value / limit) for value in values])
+        for name, values in zip(grid.index, grid.to_numpy(), strict=True)
+    ]
+    return {"places": list(grid.columns), "rows": rows, "reasons": notes.reasons()}
 
 
 def _shade(speedup: float) -> float:
@@ -275,26 +283,6 @@ def _methods(run: Run) -> dict[str, Any]:
 
 def _span(values: list[int]) -> str:
     return "–".join(dict.fromkeys((str(min(values)), str(max(values))))) if values else MISSING
-
-
-def environment_rows(run: Run) -> list[tuple[str, str, bool]]:
-    """(name, value, whether it differs between cells) of everything known about where the run was made."""
-    manifest = [run.manifest.get(part) or {} for part in ("environment", "libraries")]
-    found: dict[str, dict[str, None]] = {}
-    for source in (*manifest, *(record.environment for record in run.records)):
-        for name, value in _flat(source):
-            found.setdefault(name, {})[value] = None
-    return [(name, "; ".join(values), len(values) > 1) for name, values in found.items()]
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{name}" if prefix else str(name))
-    elif isinstance(value, list):
-        yield prefix, ", ".join(str(inner) for inner in value)
-    else:
-        yield prefix, str(value)
 
 
 FAMILY_MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}

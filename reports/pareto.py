@@ -91,9 +91,14 @@ def fronts(table: pd.DataFrame, cost: str = "latency_ms") -> list[Front]:
         alone = sum(other[0] == target for other in groups) == 1
         slug = target if alone else "_".join((target, dataset, protocol, kind))
         slug = slug if cost == "latency_ms" else f"{slug}_{cost}"
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", slug)
+        slug = file_name(slug)
         result.append(Front(target, dataset, protocol, kind, cells, int((~whole).sum()), slug, cost))
     return result
+
+
+def file_name(text: str) -> str:
+    """A text as part of the name of a file."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 @dataclass(frozen=True)

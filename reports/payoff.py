@@ -5,16 +5,14 @@ Every table and figure that shows such a form marks it and tells why. Pure compu
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
 from depthbench.suites.results import Record
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 PAYS = 1.2
 """Below this many times the parent's speed a compressed form has not paid."""
@@ -86,55 +84,78 @@ def _macs(profile: Mapping[str, Any]) -> float | None:
 
 
 def fact(why: str) -> str:
-    """A reason without its remedy, for figures."""
+    """A reason without its remedy."""
     if why.startswith("reason unknown"):
         return why
     return why.rpartition(": ")[0] or why.rstrip(".")
 
 
+def general(why: str) -> str:
+    """A reason without the names of the files, so that many forms can share its number."""
+    return "reason unknown: run depthbench explain on the two forms" if why.startswith("reason unknown") else why
+
+
 def brief(why: str) -> str:
-    """A fact without the names of the files, so that many forms can share its number."""
-    return "reason unknown: run depthbench explain" if why.startswith("reason unknown") else fact(why)
+    """A general reason without its remedy, for figures."""
+    return fact(general(why))
 
 
 class Notes:
-    """The reasons of the flagged cells of a table, numbered in the order in which they are first met."""
+    """The reasons of the flagged cells of a table, numbered in the order in which they are first met.
 
-    def __init__(self, cells: pd.DataFrame, told: Callable[[str], str] = str) -> None:
-        """``told``: how a reason is worded, :func:`brief` in a crowded figure."""
+    Reasons that differ in their numbers alone are one, with the range of each number.
+    """
+
+    def __init__(self, cells: pd.DataFrame, told: Callable[[str], str] = general) -> None:
+        """``told``: how a reason is worded, :func:`brief` in a figure."""
         self._told = told
-        reasons = dict.fromkeys(map(self._told, cells.loc[cells["not_faster"], "why_not_faster"]))
-        self._numbers = {why: number for number, why in enumerate(reasons, start=1)}
+        self._alike: dict[str, dict[str, None]] = {}
+        for why in cells.loc[cells["not_faster"], "why_not_faster"]:
+            self._alike.setdefault(_pattern(told(why)), {})[why] = None
 
-    def mark(self, cell: pd.Series) -> str:
+    def mark(self, cell: Mapping[str, Any] | pd.Series) -> str:
         """The mark of a cell with the number of its reason as a superscript; empty when it paid."""
         if not cell["not_faster"]:
             return ""
-        return mark(cell["speedup"]) + str(self._numbers[self._told(cell["why_not_faster"])]).translate(_DIGITS)
+        number = list(self._alike).index(_pattern(self._told(cell["why_not_faster"]))) + 1
+        return mark(cell["speedup"]) + str(number).translate(_DIGITS)
+
+    def reasons(self) -> list[str]:
+        """A line a reason, its number before it; empty when no cell is flagged."""
+        lone = fact if self._told is brief else str  # a command that no other form shares can be told in full
+        told = [
+            lone(*alike) if len(alike) == 1 else _merged(dict.fromkeys(map(self._told, alike)))
+            for alike in self._alike.values()
+        ]
+        return [f"{str(number).translate(_DIGITS)} {why}" for number, why in enumerate(told, start=1)]
 
     def lines(self, width: int | None = None) -> list[str]:
-        """What the marks mean, then a line a reason, more where it is wider than ``width``; empty when no cell is flagged."""
-        told = [f"{str(number).translate(_DIGITS)} {why}" for why, number in self._numbers.items()]
+        """What the marks mean, then the reasons, each more lines where it is wider than ``width``; empty without any."""
+        told = self.reasons()
         lines = [f"{LEGEND}:", *told] if told else []
         return [
             part for line in lines for part in (textwrap.wrap(line, width, subsequent_indent="  ") if width else [line])
         ]
 
 
-def write_below(ax: Axes, lines: Sequence[str]) -> None:
-    """Write ``lines`` below the axes and what their label says."""
-    told = [text for text in (ax.get_xlabel(), *lines) if text]
-    if lines:
-        ax.set_xlabel("\n".join(told), x=0, ha="left", fontsize=7.5, linespacing=1.4)
+_NUMBER = re.compile(r"(\(?)(\d+(?:\.\d+)?)(%?[,;:.)]*)")
+"""A word that is a number: those within the name of a layer are none."""
 
 
-def figure_lines(cells: pd.DataFrame, names: Iterable[str], width: int = 118) -> list[str]:
-    """The reasons of the flagged ``cells`` as lines of at most ``width`` characters, those with the same reason together."""
-    by_reason: dict[str, list[str]] = {}
-    for name, (_, cell) in zip(names, cells.iterrows(), strict=True):
-        if cell["not_faster"]:
-            by_reason.setdefault(fact(cell["why_not_faster"]), []).append(f"{name} {cell['speedup']:.2f}×")
-    lines = textwrap.wrap(LEGEND, width) if by_reason else []
-    for why, members in by_reason.items():
-        lines += textwrap.wrap(f"{', '.join(members)}: {why}", width, subsequent_indent="   ")
-    return lines
+def _pattern(why: str) -> str:
+    """What reasons that differ in their numbers alone have in common."""
+    return " ".join(_NUMBER.sub(r"\1#\3", word) if _NUMBER.fullmatch(word) else word for word in why.split())
+
+
+def _merged(alike: Iterable[str]) -> str:
+    """Reasons of one pattern as one, each number the range of theirs."""
+    words = []
+    for column in zip(*(why.split() for why in alike), strict=True):
+        numbers = [number for word in column if (number := _NUMBER.fullmatch(word))]
+        if len(set(column)) == 1 or not numbers:
+            words.append(column[0])
+            continue
+        before, _, after = numbers[0].groups()
+        values = sorted((number[2] for number in numbers), key=float)
+        words.append(f"{before}{values[0]}–{values[-1]}{after}")
+    return " ".join(words)

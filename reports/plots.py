@@ -6,22 +6,22 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from depthbench.reports import theme as themes
-from depthbench.reports.labels import nearest, place_labels
-from depthbench.reports.pareto import COSTS, Front, cell_name
+from depthbench.reports.naming import NAMED, key, name_cells
+from depthbench.reports.pareto import COSTS, Front
 from depthbench.reports.payoff import FLAGGED, Notes, brief
 from depthbench.reports.surroundings import (
     MANY,
     areas_of,
-    comparable,
     draw_legend,
     draw_published,
+    legend_height,
     mark_size,
+    published_lines,
     shown_points,
 )
-from depthbench.reports.theme import DARK, LIGHT, Theme
+from depthbench.reports.theme import BELOW, DARK, LIGHT, LINE, Theme, write_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,52 +48,50 @@ def draw_front(
 ) -> Axes:
     """RMSE against the cost of the cells of a front, its members joined and named.
 
-    Colour and mark tell the family, the filling of the mark the recipe, its size the input's; bars are 95 % intervals,
-    or the interval of a prediction. A ring marks a cell that may or may not be on the front, with the probability that it
-    is; thin lines lead from a cell to those made from it; hollow stars are published points. A triangle marks a form that is
-    hardly faster than its parent, or slower; why stands below. ``families`` are those of the
-    whole run, so that colours agree between figures. Marks carry the cell's id as their ``gid``. A cell with more than
-    ``REACH`` times the lowest RMSE is a caret at the upper edge.
+    Colour and mark tell the family, the filling of the mark the recipe, its size the input's; bars are 95% intervals, or the
+    interval of a prediction. A ring marks a cell that may or may not be on the front, with the probability that it is; thin
+    lines lead from a cell to those made from it; hollow stars are published points. A triangle marks a form that is hardly
+    faster than its parent, or slower; why stands below. More than ``NAMED`` members are numbered, and named below.
+    ``families`` are those of the whole run, so that colours agree between figures. Marks carry the cell's id as their ``gid``.
+    A cell with more than ``REACH`` times the lowest RMSE is a caret at the upper edge.
     """
     import matplotlib as mpl
 
     families = families or list(front.cells["family"])
     with mpl.rc_context(themes.rc(theme)):
         payoff = Notes(front.cells, brief)
-        slow = payoff.lines(108)
-        ax = ax or themes.new_axes(6.6, 5.2 + 0.2 * len(slow))
+        slow, names = payoff.lines(100), key(front, payoff)
+        rows = -(-len(names) // 2)  # of two columns
+        under = BELOW + LINE * rows + (LINE / 2 if names else 0)
+        notes = published_lines(front) + _beyond_line(front)
+        below = under + LINE * (len(notes) + len(slow))
+        ax = ax or themes.new_axes(6.6, 4.0 + (0.4 if names else 0) + (below + legend_height(front)) / 72)
         _set_scales(ax, front)
         _draw_descent(ax, front, theme, families)
         _draw_bars(ax, front, theme, families)
-        _draw_cells(ax, front, theme, families, payoff)
+        _draw_cells(ax, front, theme, families)
         _draw_line(ax, front, theme)
-        notes = draw_published(ax, front, theme)
-        beyond = front.cells.loc[front.cells["rmse_m"] > _highest(front), "rmse_m"]
-        if len(beyond):
-            are = "cell is" if len(beyond) == 1 else "cells are"
-            notes.append(f"⌃ {len(beyond)} {are} off the picture, with an RMSE up to {beyond.max():.2f} m")
-        draw_legend(ax, front, theme, families, len(notes) + len(slow))
+        draw_published(ax, front, theme)
         ax.set_title(front_title(front), pad=8)
         batch = ", batch 1" if front.cost == "latency_ms" else ""
         ax.set_xlabel(f"{cost_name(front)} [{COSTS[front.cost][1]}]{batch}")
-        if notes:
-            ax.text(
-                0,
-                -0.135,
-                "\n".join(notes),
-                transform=ax.transAxes,
-                va="top",
-                fontsize=7.5,
-                linespacing=1.4,
-                gid="published",
-            )
-        if slow:
-            look: Any = {"va": "top", "fontsize": 7, "linespacing": 1.5, "gid": FLAGGED}
-            below = (0, -10.5 * len(notes) - 2)  # points: the height of the notes
-            ax.annotate("\n".join(slow), (0, -0.135), below, "axes fraction", textcoords="offset points", **look)
         ax.set_ylabel(f"RMSE [m] on {front.dataset} ({front.protocol})")
-        _name_members(ax, front, theme, payoff, _staircase(ax, front) + _bars(front))
+        write_lines(ax, names[:rows], BELOW, gid="key")
+        write_lines(ax, names[rows:], BELOW, gid="key", x=0.5)
+        write_lines(ax, notes, under, gid="published")
+        write_lines(ax, slow, under + LINE * len(notes), gid=FLAGGED)
+        draw_legend(ax, front, theme, families, below)
+        name_cells(ax, front, theme, payoff, _staircase(ax, front) + _bars(front), _highest(front))
     return ax
+
+
+def _beyond_line(front: Front) -> list[str]:
+    """A line on the cells that are off the picture, when there are any."""
+    beyond = front.cells.loc[front.cells["rmse_m"] > _highest(front), "rmse_m"]
+    if beyond.empty:
+        return []
+    are = "cell is" if len(beyond) == 1 else "cells are"
+    return [f"⌃ {len(beyond)} {are} off the picture, with an RMSE up to {beyond.max():.2f} m"]
 
 
 def _highest(front: Front) -> float:
@@ -124,7 +122,7 @@ def _set_scales(ax: Axes, front: Front) -> None:
     ax.set_ylim(bottom - 0.16 * room, top + 0.22 * room)
 
 
-def _draw_cells(ax: Axes, front: Front, theme: Theme, families: list[str], payoff: Notes) -> None:
+def _draw_cells(ax: Axes, front: Front, theme: Theme, families: list[str]) -> None:
     from matplotlib.markers import CARETUPBASE
 
     areas, highest = areas_of(front), _highest(front)
@@ -156,9 +154,6 @@ def _draw_cells(ax: Axes, front: Front, theme: Theme, families: list[str], payof
             zorder=5 if cell["on_front"] else 4,
             **look,
         )
-        if sign := payoff.mark(cell):
-            below: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 5.5, "color": theme.ink, "gid": FLAGGED}
-            ax.annotate(sign, (x, y), (0, -size / 2 - 0.5), xycoords=where, textcoords="offset points", **below)
 
 
 def _draw_bars(ax: Axes, front: Front, theme: Theme, families: list[str]) -> None:
@@ -168,7 +163,7 @@ def _draw_bars(ax: Axes, front: Front, theme: Theme, families: list[str]) -> Non
     cells = front.cells if len(front.cells) < MANY else front.members
     cells = cells[cells["rmse_m"] <= _highest(front)]
     slots = [themes.family_slot(family, families) for family in cells["family"]]
-    strength = np.where(cells["on_front"], 0.45, 0.14)
+    strength = np.where(cells["on_front"], 0.45 if len(front.members) <= NAMED else 0.3, 0.12)
     colours = [to_rgba(theme.families[slot], alpha) for slot, alpha in zip(slots, strength, strict=True)]
     ax.vlines(cells[front.cost], cells["rmse_lo_m"], cells["rmse_hi_m"], colors=colours, linewidth=0.9, zorder=2)
     if front.cost == "latency_ms":
@@ -210,60 +205,3 @@ def _bars(front: Front) -> list[tuple[float, float, float, float]]:
     across = cells[["latency_lo_ms", "rmse_m", "latency_hi_ms", "rmse_m"]] if front.cost == "latency_ms" else cells[:0]
     upright = cells[[front.cost, "rmse_lo_m", front.cost, "rmse_hi_m"]]
     return [tuple(bar) for bars in (across, upright) for bar in bars.to_numpy() if not np.isnan(bar).any()]
-
-
-def _label(cell: pd.Series, usual: tuple[int, int], sign: str) -> str:
-    name = " ".join(filter(None, (cell_name(cell, usual_size=usual), sign)))
-    return f"{name} ({cell['front_probability']:.0%})" if cell["ambiguous"] else name
-
-
-def _name_members(
-    ax: Axes, front: Front, theme: Theme, payoff: Notes, lines: list[tuple[float, float, float, float]]
-) -> None:
-    """Write the name of each member beside it, with a thin leader where it had to be put further away.
-
-    ``lines`` are segments in data units that names should keep off.
-    """
-    from matplotlib.patheffects import withStroke
-
-    figure = themes.figure_of(ax)
-    for _ in range(3):  # settles the layout, which then stays: names are placed in pixels
-        figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    scale = figure.dpi / 72
-    areas, usual = areas_of(front), front.usual_size
-    points = ax.transData.transform(front.cells[[front.cost, "rmse_m"]].to_numpy())
-    stars = [(point.latency_ms, 0.0) for point in shown_points(front) if not comparable(point, front)]
-    marks: list[tuple[float, float]] = ax.get_xaxis_transform().transform(stars).tolist() if stars else []
-    radii = [mark_size(cell, areas) / 2 * scale + 1 for _, cell in front.cells.iterrows()]
-    members = np.flatnonzero(front.cells["on_front"])
-    names = [_label(front.cells.iloc[i], usual, payoff.mark(front.cells.iloc[i])) for i in members]
-    texts = [ax.text(0.5, 0.5, name, fontsize=8, transform=ax.transAxes) for name in names]
-    extents = [text.get_window_extent(renderer) for text in texts]
-    frame = ax.get_window_extent(renderer).padded(-2)
-    boxes = place_labels(
-        [(float(points[i][0]), float(points[i][1])) for i in members],
-        [(extent.width + 3 * scale, extent.height + 1) for extent in extents],
-        [
-            *((x - r, y - r, x + r, y + r) for (x, y), r in zip(points, radii, strict=True)),
-            *((x - 6 * scale, y, x + 14 * scale, y + 16 * scale) for x, y in marks),
-        ],
-        (frame.x0, frame.y0, frame.x1, frame.y1),
-        gap=7 * scale,
-        lines=[tuple(ax.transData.transform((line[:2], line[2:])).ravel()) for line in lines],
-    )
-    to_axes = ax.transAxes.inverted().transform
-    for text, box, i in zip(texts, boxes, members, strict=True):
-        if box is None:
-            text.remove()
-            continue
-        x, y = points[i]
-        text.set(position=to_axes(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)), ha="center", va="center")
-        text.set(color=theme.ink, zorder=7, in_layout=False)
-        text.set_path_effects([withStroke(linewidth=2, foreground=theme.paper)])
-        text.set_bbox({"facecolor": theme.paper, "edgecolor": "none", "alpha": 0.85, "pad": 0.4})  # over a line behind it
-        end = nearest(box, x, y)
-        if np.hypot(end[0] - x, end[1] - y) > 14 * scale:
-            leader = to_axes(((x, y), end))
-            ax.plot(*leader.T, transform=ax.transAxes, color=theme.quiet, linewidth=0.6, zorder=3.5, in_layout=False)

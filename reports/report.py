@@ -15,7 +15,7 @@ from depthbench.reports.ablation import ablations
 from depthbench.reports.ablation import csv as ablation_csv
 from depthbench.reports.columns import COLUMNS, TEXT
 from depthbench.reports.load import Run, load_run
-from depthbench.reports.pareto import COSTS, fronts, judged
+from depthbench.reports.pareto import COSTS, file_name, fronts, judged
 from depthbench.reports.tables import latex, markdown
 from depthbench.suites.results import write_atomic
 
@@ -107,12 +107,13 @@ def _write_page(loaded: Run, out: Path, tell: Progress, notebooks: list[str]) ->
             tell(f"drawing the front of {front.slug}")
             assert loaded.draws is not None
             ax = plots.draw_front(judged(front, loaded.draws), families=names)
-            if cost == "latency_ms":
-                write_atomic(out / f"pareto_{front.slug}.png", png(ax))
+            write_atomic(out / f"pareto_{front.slug}.png", png(ax))
             label = (
                 f"RMSE against {name} on {front.target}: {len(front.members)} of {len(front.cells)} cells on the front"
             )
             drawn.setdefault(place, []).append((name, svg(ax, front.slug, label)))
+    times = _time_figures(loaded, out, tell)
+    _write_damage(loaded, out, tell)
     panel = pictures.panel(loaded)
     shown = None
     if panel is not None:
@@ -127,12 +128,46 @@ def _write_page(loaded: Run, out: Path, tell: Progress, notebooks: list[str]) ->
             write_atomic(out / "int8_differences.png", png(figure, dpi=110))
         shown = _pictures(loaded, panel, worst, changed)
     tell("writing the page")
-    figures = Figures({place: tuple(figures) for place, figures in drawn.items()}, shown)
+    figures = Figures({place: tuple(figures) for place, figures in drawn.items()}, shown, times)
     files = ["cells.csv", "cells.parquet", "cells.md", "cells.tex", *(["ablation.csv"] if ablations(loaded) else [])]
     files += [f"{name}.{kind}" for name in notebooks for kind in ("html", "ipynb")]
     page = out / "report.html"
     write_atomic(page, render_page(loaded, figures, files).encode())
     return page
+
+
+def _time_figures(loaded: Run, out: Path, tell: Progress) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Where the time goes on each target, and how its measurements spread: as PNG files, and (name, ``<svg>``) by target."""
+    from depthbench.reports import effects
+    from depthbench.reports.theme import png, svg
+
+    kinds = (
+        ("classes", "operator classes", effects.class_cells, effects.draw_classes),
+        ("latencies", "timing samples", effects.measured_cells, effects.draw_latencies),
+    )
+    drawn: dict[str, tuple[tuple[str, str], ...]] = {}
+    for target in dict.fromkeys(loaded.cells["target"]):
+        for file, words, rows, draw in kinds:
+            if rows(loaded, target).empty:
+                continue
+            tell(f"drawing the {words} of {target}")
+            ax = draw(loaded, target)
+            name = f"{file}_{file_name(target)}"
+            write_atomic(out / f"{name}.png", png(ax))
+            drawn[target] = (*drawn.get(target, ()), (words, svg(ax, name, f"{words} on {target}")))
+    return drawn
+
+
+def _write_damage(loaded: Run, out: Path, tell: Progress) -> None:
+    """What compression cost, by distance and by layer group, as PNG files."""
+    from depthbench.reports import damage
+    from depthbench.reports.theme import png
+
+    if len(damage.damage(loaded)):
+        tell("drawing what compression cost")
+        write_atomic(out / "damage.png", png(damage.draw_damage(loaded)))
+    for model in damage.sensitivities(loaded)["model"].unique():
+        write_atomic(out / f"sensitivity_{file_name(model)}.png", png(damage.draw_sensitivities(loaded, model)))
 
 
 def _pictures(loaded: Run, panel: Panel, worst: list[Worst], changed: list[Difference]) -> Pictures:

@@ -18,8 +18,8 @@ from depthbench.suites.results import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DIFFERENCE_SPAN = 0.2
-"""Differences between two forms of a network are shown from -20 % (nearer) to +20 % (farther)."""
+DIFFERENCE_SPAN = 0.1
+"""Differences between two forms of a network are shown from -10 % (nearer) to +10 % (farther)."""
 NO_TRUTH = (128, 128, 128)
 WIDTH = 240
 """Width of one picture of a strip, in pixels."""

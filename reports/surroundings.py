@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -28,9 +29,10 @@ def areas_of(front: Front) -> list[int]:
     return sorted(set(front.cells["height"] * front.cells["width"]))
 
 
-def draw_legend(ax: Axes, front: Front, theme: Theme, families: list[str], notes: int) -> None:
-    """Families, recipes, input sizes and lines, in columns below the figure and its ``notes`` lines of text."""
+def draw_legend(ax: Axes, front: Front, theme: Theme, families: list[str], below: float) -> None:
+    """Families, recipes, input sizes and lines, in columns ``below`` points under the axes."""
     from matplotlib.lines import Line2D
+    from matplotlib.transforms import ScaledTranslation
 
     def mark(label: str, colour: str, marker: str, size: float = 7.5, fill: str = "full") -> Line2D:
         return Line2D(
@@ -74,15 +76,23 @@ def draw_legend(ax: Axes, front: Front, theme: Theme, families: list[str], notes
     columns += [last, extra]
     rows = max(len(column) for column in columns)
     blank = Line2D([], [], linestyle="none", label=" ")
+    lowered = ScaledTranslation(0, -below / 72, themes.figure_of(ax).dpi_scale_trans)
     ax.legend(
         handles=[entry for column in columns for entry in column + [blank] * (rows - len(column))],
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.125 - 0.043 * notes),
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=ax.transAxes + lowered,
         ncols=len(columns),
         columnspacing=2.2,
         handletextpad=0.5,
         labelspacing=0.45,
     )
+
+
+def legend_height(front: Front) -> float:
+    """Height of the legend of a front in points."""
+    cells = front.cells
+    return 14.0 * max(4, cells["recipe"].nunique(), cells["family"].nunique(), len(areas_of(front)))
 
 
 def shown_points(front: Front) -> tuple[Published, ...]:
@@ -95,10 +105,9 @@ def comparable(point: Published, front: Front) -> bool:
     return point.rmse_m is not None and front.dataset.startswith(point.data) and front.protocol == "nyu-fastdepth"
 
 
-def draw_published(ax: Axes, front: Front, theme: Theme) -> list[str]:
-    """Hollow stars, numbered; a line of text for each. On the lower edge where the error is not comparable."""
-    notes = []
-    for number, point in enumerate(shown_points(front), start=1):
+def draw_published(ax: Axes, front: Front, theme: Theme) -> None:
+    """Hollow stars, lettered. On the lower edge where the error is not comparable."""
+    for letter, point in zip(ascii_lowercase, shown_points(front), strict=False):
         placed = comparable(point, front)
         y = point.rmse_m if placed and point.rmse_m else 0.0
         where = ax.transData if placed else ax.get_xaxis_transform()
@@ -116,10 +125,16 @@ def draw_published(ax: Axes, front: Front, theme: Theme) -> list[str]:
             zorder=6,
         )
         ax.text(
-            point.latency_ms, y + (0 if placed else 0.035), f" {number}", fontsize=8, transform=where, gid="published"
+            point.latency_ms, y + (0 if placed else 0.035), f" {letter}", fontsize=8, transform=where, gid="published"
         )
+
+
+def published_lines(front: Front) -> list[str]:
+    """What the lettered stars of a front are, with their sources."""
+    lines = []
+    for letter, point in zip(ascii_lowercase, shown_points(front), strict=False):
         cite = point.source.split(",", maxsplit=1)[0]
         error = f"{point.rmse_m} m on NYU" if point.rmse_m else "error not published"
-        aside = "" if placed or not point.rmse_m else ": not comparable"
-        notes.append(f"☆ {number} {point.name}, {point.latency_ms:.3g} ms, {point.how} ({cite}); {error}{aside}")
-    return notes
+        aside = "" if comparable(point, front) or not point.rmse_m else ": not comparable"
+        lines.append(f"☆ {letter} {point.name}, {point.latency_ms:.3g} ms, {point.how} ({cite}); {error}{aside}")
+    return lines

@@ -147,6 +147,23 @@ def figure_of(axes: Axes) -> Figure:
     return figure
 
 
+BELOW, LINE = 36.0, 10.5
+"""Points from the axes down to the first line of text under their label, and from one line to the next."""
+
+
+def write_lines(
+    axes: Axes, lines: Iterable[str], below: float = BELOW, *, gid: str, x: float = 0.0, across: str = "axes fraction"
+) -> None:
+    """Write lines of small text below the axes, ``LINE`` points each, the first ``below`` points under their lower edge.
+
+    ``x`` is where they begin, as a share of what ``across`` names: the axes, or the whole figure (``figure fraction``).
+    """
+    for number, line in enumerate(lines):
+        place = (0, -below - LINE * number)
+        where: Any = (across, "axes fraction")
+        axes.annotate(line, (x, 0), place, where, textcoords="offset points", va="top", fontsize=7.5, gid=gid)
+
+
 def png(axes: Axes, *, dpi: int = 160) -> bytes:
     """The whole figure that ``axes`` are part of, as PNG."""
     import io
@@ -179,7 +196,7 @@ def svg(axes: Axes, name: str, label: str) -> str:
     text = text[text.index("<svg ") :].replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans', sans-serif")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'id="([a-zA-Z]+_\d+)"', "", text)
-    text = re.sub(r'id="at-([^"]*)"', r'class="pt" data-cell="\1"', text).replace('id="published"', 'class="published"')
-    text = text.replace('id="not-faster"', 'class="not-faster"')
+    text = re.sub(r'id="at-([^"]*)"', r'class="pt" data-cell="\1"', text)
+    text = re.sub(r'id="(published|not-faster|key)"', r'class="\1"', text)
     text = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="group" aria-label="{escape(label)}">', text)
     return re.sub("#[0-9a-f]{6}", lambda match: PAGE_COLOURS.get(match[0], match[0]), text)

@@ -21,18 +21,17 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from IPython.display import display
 
 from depthbench.reports import ablation, theme
 from depthbench.reports.load import load_run
+from depthbench.reports.readable import plain
 
 # %% tags=["parameters"]
 run = "."
 
 # %%
 plt.rcParams.update(theme.rc(theme.LIGHT))
-pd.set_option("display.max_rows", 200, "display.max_columns", 60)
 
 loaded = load_run(Path(run))
 found = ablation.ablations(loaded)
@@ -43,13 +42,13 @@ if not found:
 # ## The table
 #
 # RMSE and δ1 are means over seeds (least to greatest seed). The change is against the full model, paired by seed and image,
-# with a 95 % bootstrap interval over images: above 0 the part helps. `?` marks a change that is no finding: the interval holds
+# with a 95% bootstrap interval over images: above 0 the part helps. `?` marks a change that is no finding: the interval holds
 # 0, or the seeds do not agree.
 
 # %%
 for one in found:
     print(f"{one.model} at {one.size[0]}×{one.size[1]}, {one.dataset} ({one.protocol}), {one.samples} samples each")
-    display(ablation.shown(one).style.hide(axis="index"))
+    display(plain(ablation.shown(one)))
 
 # %% [markdown]
 # ## The change of RMSE
@@ -64,12 +63,8 @@ for one in found:
     reach = np.abs(rows[["rmse_change_lo_m", "rmse_change_hi_m"]].to_numpy().T - change)
     ax.errorbar(change, rows["variant"], xerr=np.nan_to_num(reach), fmt="o")
     ax.axvline(0, linewidth=1, color="0.5")
-    ax.set_xlabel("RMSE against the full model [m], 95 % interval over images")
+    ax.set_xlabel("RMSE against the full model [m], 95% interval over images")
     plt.show()
 
 # %% [markdown]
-# ## Every number
-
-# %%
-for one in found:
-    display(one.table)
+# Every number is in `ablation.csv`.

@@ -19,11 +19,12 @@
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pandas as pd
 from IPython.display import Image, display
 
-from depthbench.reports import decide, effects, pareto, payoff, published, theme
+from depthbench.reports import effects, pareto, published, theme
 from depthbench.reports.load import load_run
+from depthbench.reports.payoff import Notes
+from depthbench.reports.readable import decisions, fastest, plain, shares
 
 # %% tags=["parameters"]
 run = "."
@@ -32,7 +33,6 @@ confidence = 0.9
 
 # %%
 plt.rcParams.update(theme.rc(theme.LIGHT))
-pd.set_option("display.max_rows", 200, "display.max_columns", 60)
 
 loaded = load_run(Path(run))
 cells = loaded.cells
@@ -41,58 +41,32 @@ targets = list(done["target"].unique())
 display(cells.groupby(["target", "status"]).size().unstack(fill_value=0))
 
 # %% [markdown]
-# ## Latency on every device
+# ## The fastest form of every network on every device
 #
-# Milliseconds at batch 1; which devices were measured and which predicted stands in the first table. A triangle marks a form
-# that is slower or hardly faster than its parent on that device, with the number of the reason.
+# Milliseconds at batch 1, and the recipe; `≈` marks a prediction, a triangle a form that is slower or hardly faster than its
+# parent on that device, with the number of the reason. All forms are in `cells.csv`.
 
 # %%
-display(done.groupby("target")["latency_kind"].unique().map(", ".join).rename("latency").to_frame())
-places = ["model", "recipe", "height", "width"]
-notes = payoff.Notes(done)
-marked = done.assign(marked=[f"{cell['latency_ms']:.6f} {notes.mark(cell)}" for _, cell in done.iterrows()])
-display(marked.pivot_table(index=places, columns="target", values="marked", aggfunc="first", sort=False))
-for line in notes.lines():
-    print(line)
+notes = Notes(done)
+display(plain(fastest(done, notes)))
+print(*notes.lines(), sep="\n")
 
 # %% [markdown]
 # ## What to deploy at `fps`
 #
-# A cell fits when its latency keeps the frame rate in at least `confidence` of the bootstrap draws.
+# A cell fits when its latency keeps the frame rate in at least `confidence` of the bootstrap draws. `sure`: the share of draws
+# in which the cell fits and no other that fits is more accurate.
 
 # %%
-rows = []
-for target in targets:
-    here = done[done["target"] == target]
-    for dataset in (here["dataset"] + " (" + here["protocol"] + ")").unique():
-        decision = decide.choose_cell(loaded, decide.Wish(target, fps=fps, confidence=confidence, dataset=dataset))
-        best, other = decision.best, decision.runner_up
-        rows.append(
-            {
-                "target": target,
-                "data": dataset,
-                "fit": decision.fitting,
-                "take": best.name if best else "nothing fits",
-                "rmse_m": best.row["rmse_m"] if best else None,
-                "latency_ms": best.row["latency_ms"] if best else None,
-                "not_faster": best.row["not_faster"] if best else None,
-                "why_not_faster": best.row["why_not_faster"] if best else "",
-                "sure": decision.sure,
-                "runner-up": other.name if other else "",
-            }
-        )
-display(pd.DataFrame(rows))
+display(plain(decisions(loaded, notes, fps=fps, confidence=confidence)))
 
 # %% [markdown]
 # ## Share of the front by family
 #
-# Hypervolume: how much of what the whole front spans a family dominates alone, with its 95 % interval.
+# Hypervolume: how much of what the whole front spans a family dominates alone, with its 95% interval.
 
 # %%
-for front in pareto.fronts(cells):
-    print(f"{front.target}, {front.latency_kind} latency")
-    assert loaded.draws is not None
-    display(pareto.hypervolumes(front, loaded.draws))
+display(plain(shares(loaded, pareto.fronts(cells), notes)))
 
 # %% [markdown]
 # ## Where the time goes

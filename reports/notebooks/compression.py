@@ -20,18 +20,18 @@
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pandas as pd
 from IPython.display import Image, display
 
-from depthbench.reports import damage, effects, strips, theme
+from depthbench.reports import damage, strips, theme
 from depthbench.reports.load import load_run
+from depthbench.reports.payoff import Notes
+from depthbench.reports.readable import gains, lost, plain, smallest_input
 
 # %% tags=["parameters"]
 run = "."
 
 # %%
 plt.rcParams.update(theme.rc(theme.LIGHT))
-pd.set_option("display.max_rows", 200, "display.max_columns", 60)
 
 loaded = load_run(Path(run))
 cells = loaded.cells
@@ -40,31 +40,31 @@ compressed = cells[cells["parent_recipe"] != ""]
 # %% [markdown]
 # ## Gain and loss
 #
-# `speedup` below 1 is slower; `rmse_change_m` above 0 is worse. An interval that holds 1, or 0, leaves it open.
+# Forms at the smallest input; those at others are in `cells.csv`. A speed-up below 1 is slower, an RMSE change above 0 is
+# worse; an interval that holds 1, or 0, leaves it open. A triangle marks a form that did not pay, with the number of the
+# reason.
 
 # %%
-columns = ["model", "recipe", "height", "width", "target", "latency_kind", "parent_recipe", "size_mb"]
-columns += ["speedup", "speedup_lo", "speedup_hi", "rmse_change_m", "rmse_change_lo_m", "rmse_change_hi_m"]
-columns += ["not_faster", "why_not_faster"]
-display(compressed[columns].sort_values("speedup", ascending=False))
-
-# %% [markdown]
-# ## Speed-up by network and recipe
-
-# %%
-for target in compressed.loc[compressed["speedup"].notna(), "target"].unique():
-    display(Image(theme.png(effects.draw_speedups(cells, target))))
+for target in compressed["target"].unique():
+    here = smallest_input(compressed[compressed["target"] == target])
+    notes = Notes(here)
+    kinds, parents = (" or ".join(here[name].unique()) for name in ("latency_kind", "parent_recipe"))
+    print(f"{target}: {kinds} latency, against {parents}")
+    display(plain(gains(here, notes)))
+    print(*notes.lines(), sep="\n")
 
 # %% [markdown]
 # ## Where the accuracy went
 #
-# RMSE added at each distance and near depth edges, paired per image.
+# RMSE added at each distance and near depth edges, paired per image; then the greatest losses with their 95% intervals.
 
 # %%
 where = damage.damage(loaded)
 if len(where):
     display(Image(theme.png(damage.draw_damage(loaded))))
-display(where)
+    notes = Notes(where)
+    display(plain(lost(where, notes)))
+    print(*notes.lines(), sep="\n")
 
 # %% [markdown]
 # ## What INT8 changed in the pictures
@@ -82,11 +82,3 @@ if changed is not None:
 # %%
 for model in damage.sensitivities(loaded)["model"].unique():
     display(Image(theme.png(damage.draw_sensitivities(loaded, model))))
-
-# %% [markdown]
-# ## Not faster than it was
-#
-# Compressed forms that are less than 1.2 times as fast as their parent, and why.
-
-# %%
-display(compressed.loc[compressed["not_faster"], [*columns, "flags"]])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html.parser
+import itertools
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from PIL import Image
 
 from depthbench.reports.load import COLUMNS, Run, load_run
@@ -70,7 +72,7 @@ def test_whole_report(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Non
     page = build_report(Path(root.name), progress=stages.append)
     out = root / "report"
     assert page == out / "report.html"
-    fronts = {f"pareto_{target}.png" for target in TARGETS}
+    fronts = {f"pareto_{target}{cost}.png" for target in TARGETS for cost in ("", "_size_mb")}
     others = {
         "report.html",
         "cells.csv",
@@ -80,6 +82,8 @@ def test_whole_report(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Non
         "pictures.png",
         "worst.png",
         "int8_differences.png",
+        "latencies_cpu.png",
+        "classes_jetson-nano.png",
     }
     others |= {f"{name}.{kind}" for name in ("overview", "boards", "compression") for kind in ("ipynb", "html")}
     assert {path.name for path in out.iterdir()} == fronts | others
@@ -100,14 +104,81 @@ def test_whole_report(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Non
     figures = sum("image/png" in o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", []))
     assert figures == 2 * len(TARGETS) + 1
     assert str(root) not in (out / "overview.ipynb").read_text(encoding="utf-8")
-    cells = pd.read_csv(out / "cells.csv")
-    for name, columns in (("boards", ["latency_ms"]), ("compression", ["speedup", "rmse_change_m"])):
-        printed = re.findall(r"-?\d+\.\d+(?:e-?\d+)?", (out / f"{name}.ipynb").read_text(encoding="utf-8"))
-        numbers = np.array(printed, dtype=float)
-        for value in cells[columns].melt()["value"].dropna():
-            assert np.abs(numbers - value).min() < 2e-6, (name, value)
     shown = (out / "overview.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href|from)\s*=?\s*["']https?:""", shown)
+
+
+def tables(notebook: Path) -> list[tuple[str, list[dict[str, str]]]]:
+    """The line printed last before each table of texts that a notebook shows, and the table's rows."""
+    found: list[tuple[str, list[dict[str, str]]]] = []
+    said = ""
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            said = [said, *output.get("text", "").split("\n")[:-1]][-1]
+            page = BeautifulSoup(output.get("data", {}).get("text/html", ""), "html.parser")
+            names = [head.get_text() for head in page.select("thead th")]
+            rows = [[entry.get_text() for entry in row.select("td")] for row in page.select("tbody tr")]
+            if rows and not page.select("tbody th"):
+                found.append((said, [dict(zip(names, row, strict=True)) for row in rows]))
+    return found
+
+
+def agrees(shown: str, value: float) -> bool:
+    """Whether the first number of a text is ``value``, to half a unit of the last digit shown."""
+    [number, *_] = re.findall(r"[-+−]?\d+(?:\.\d+)?", shown)
+    decimals = len(number.partition(".")[2])
+    return abs(float(number.replace("−", "-")) - value) <= 0.5001 * 10**-decimals
+
+
+def test_notebooks_show_the_numbers_of_the_csv(make_run: MakeRun) -> None:
+    root = make_run(lambda record: record if record.target in {*TARGETS, "jetson"} else None)
+    build_report(root)
+    cells = pd.read_csv(root / "report" / "cells.csv", keep_default_na=False, na_values=[""])
+    cells = cells[cells["status"] == "ok"]
+
+    def one(model: str, recipe: str, target: str) -> pd.Series:
+        [found] = [
+            row for _, row in cells[cells["target"] == target].iterrows() if (row.model, row.recipe) == (model, recipe)
+        ]
+        return found
+
+    gains = [(said, rows) for said, rows in tables(root / "report" / "compression.ipynb") if "speed-up" in rows[0]]
+    assert [said.split(":")[0] for said, _ in gains] == list(TARGETS)
+    assert sum(len(rows) for _, rows in gains) == cells["parent_recipe"].notna().sum()
+    for said, rows in gains:
+        for row in rows:
+            cell = one(row["network"], row["recipe"], said.split(":")[0])
+            assert agrees(row["speed-up"], cell["speedup"])
+            assert agrees(row["RMSE change [m]"], cell["rmse_change_m"])
+            assert agrees(row["size [MB]"], cell["size_mb"])
+            assert ("▼" in row["speed-up"] or "▽" in row["speed-up"]) == cell["not_faster"]
+
+    shown = tables(root / "report" / "boards.ipynb")
+    [fastest] = [rows for _, rows in shown if "network" in rows[0]]
+    for row, target in itertools.product(fastest, TARGETS):
+        cell = one(row["network"], row[target].removeprefix("≈ ").split()[1], target)
+        same = cells[(cells["model"] == row["network"]) & (cells["target"] == target)]
+        assert cell["latency_ms"] == same["latency_ms"].min()
+        assert agrees(row[target], cell["latency_ms"])
+    taken = [
+        rows
+        for _, rows in [*shown, *tables(root / "report" / "overview.ipynb")]
+        if {"take", "best choice"} & set(rows[0])
+    ]
+    assert [len(rows) for rows in taken] == [2, 6, 6]
+    for row in itertools.chain(*taken):
+        model, recipe = row.get("take", row.get("best choice", "")).split()[:2]
+        cell = one(model, recipe, row["target"])
+        assert agrees(row["latency [ms]"], cell["latency_ms"])
+        assert agrees(row["RMSE [m]"], cell["rmse_m"])
+
+    [summary] = [rows for _, rows in tables(root / "report" / "overview.ipynb") if "recipe" in rows[0]]
+    assert len(summary) == len(cells.drop_duplicates(["model", "recipe"]))
+    for row, target in itertools.product(summary, TARGETS):
+        if row[target] != "–":
+            cell = one(row["model"], row["recipe"], target)
+            assert agrees(row[target], cell["latency_ms"])
+            assert agrees(row["RMSE [m]"], cell["rmse_m"])
 
 
 def test_tables_can_be_read_back(run: Run, tmp_path: Path) -> None:
