@@ -25,7 +25,6 @@ import onnxruntime
 from PIL import Image
 
 HEIGHT, WIDTH = {height}, {width}
-MODEL = Path(__file__).with_name("model.onnx")
 
 
 def predict(session, image):
@@ -33,14 +32,14 @@ def predict(session, image):
     small = image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
     rgb = np.asarray(small, dtype=np.float32).transpose(2, 0, 1)[None] / 255  # (1, 3, HEIGHT, WIDTH) in [0, 1]
     depth = session.run(None, {{session.get_inputs()[0].name: rgb}})[0].reshape(HEIGHT, WIDTH)
-    full = Image.fromarray(depth.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR)
-    return np.asarray(full)
+    return np.asarray(Image.fromarray(depth.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR))
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    session = onnxruntime.InferenceSession(str(MODEL), providers=["CPUExecutionProvider"])
+    model = Path(__file__).with_name("model.onnx")
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     depth = predict(session, Image.open(sys.argv[1]))
     Image.fromarray((depth * 1000).clip(0, 65535).astype(np.uint16)).save(sys.argv[2])
     print(f"{{depth.shape[1]}}x{{depth.shape[0]}}, {{depth.min():.2f}} to {{depth.max():.2f}} m -> {{sys.argv[2]}}")
