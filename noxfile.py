@@ -40,7 +40,8 @@ def run_suite(session: nox.Session, suite: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests."""
     install(session, *group("test"))
-    session.run("pytest", "-n", "2", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    workers = str(1 + (os.cpu_count() or 1))  # some tests wait for a board or a deadline
+    session.run("pytest", "-n", workers, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

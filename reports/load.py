@@ -181,6 +181,7 @@ def _latency_columns(latency: Latency, draws: NDArray[np.float32]) -> dict[str, 
         "flags": list(latency.flags),
         **{name: latency.details.get(name) for name in ("peak_mem_mb", "energy_mj", "power_w")},
     }
+    row |= _throughput_columns(latency.details.get("throughput") or [])
     if latency.kind == "predicted":
         row["latency_ms"] = latency.latency_ms
         row["latency_lo_ms"], row["latency_hi_ms"] = latency.interval_ms or (None, None)
@@ -196,6 +197,20 @@ def _latency_columns(latency: Latency, draws: NDArray[np.float32]) -> dict[str, 
         row["flags"].append("no timing samples")
     if row.get("latency_ms"):
         row["fps"] = 1000 / row["latency_ms"]
+    return row
+
+
+def _throughput_columns(rates: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Images a second from the raw times of each batch size."""
+    found = {r["batch"]: 1e3 * r["batch"] / float(np.median(r["samples_ms"])) for r in rates if r.get("samples_ms")}
+    said = [
+        f"{r['batch']}: {found[r['batch']]:.4g}" if r["batch"] in found else f"{r['batch']}: {r['reason']}"
+        for r in rates
+    ]
+    row: dict[str, Any] = {"throughput": "; ".join(said)}
+    if found:
+        row["images_per_s_batch"] = best = max(found, key=found.__getitem__)
+        row["images_per_s"] = found[best]
     return row
 
 

@@ -14,7 +14,7 @@ from depthbench.compression.recipes import Recipe
 from depthbench.suites.models import ModelSpec, resolve_model
 from depthbench.suites.names import lookup
 from depthbench.suites.schema import Block, Cells, DataSpec, ModelEntry, Suite, parse_size, suite_recipes
-from depthbench.suites.targets import TARGETS, Target
+from depthbench.suites.targets import TARGETS, Target, board_target
 from depthbench.suites.variants import trained_specs, training_digests
 
 
@@ -46,6 +46,11 @@ class Lookups:
         return suite_recipes(self.suite)
 
     @cached_property
+    def boards(self) -> Mapping[str, Target]:
+        """The suite's own boards, as targets."""
+        return {name: board_target(name, entry, of_suite=True) for name, entry in self.suite.boards.items()}
+
+    @cached_property
     def trained_by(self) -> dict[str, str]:
         """Digests of what the suite's trainings read."""
         return training_digests(self.suite.train, self.roots, self.base) if self.suite.train else {}
@@ -68,7 +73,7 @@ class Lookups:
     def target(self, name: str) -> Target:
         """A target by name."""
         if name not in self._targets:
-            self._targets[name] = lookup("target", name, TARGETS)
+            self._targets[name] = self.boards.get(name) or lookup("target", name, TARGETS)
         return self._targets[name]
 
     def unavailable(self, name: str) -> str | None:

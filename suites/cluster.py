@@ -7,6 +7,7 @@ machines do not share a cache folder, the entries of the store that a task reads
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import secrets
 import time
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 CONNECT_S = 20
 PATIENCE_S = 60.0
 """How long a run waits for a worker, or for the one that holds a board, to come back before it gives up."""
+_DASKS_OWN = "MALLOC_TRIM_THRESHOLD_"
+"""What Dask sets for workers, unless told otherwise: memory goes back to the system at once, and has to be asked for again."""
 _PARCELS = 32
 """Entries of the store that are kept on the cluster for the next task that needs them."""
 
@@ -133,6 +136,7 @@ def _look_around(name: str) -> tuple[dict[str, str], bool]:
 
 def carried_out(call: Call, parcels: Sequence[Parcel], travel: bool) -> tuple[Done, list[Parcel]]:
     """On a worker: carry out a call, with the entries of the store that came for it; those that it made go back."""
+    os.environ.pop(_DASKS_OWN, None)  # a process that measures would inherit it
     for parcel in parcels:
         parcel.unpack()
     done = perform(call)
@@ -157,12 +161,17 @@ class Cluster:
         self._looked = 0.0
         self._missing: dict[str, float] = {}
 
+    @property
+    def count(self) -> int:
+        """How many calls it carries out at a time."""
+        self._look()
+        return max(1, self._slots)
+
     def free(self, call: Call) -> bool:
         """Whether a worker has nothing to do, or what the call is to hold is free."""
         if call.resource is not None:
             return all(other.resource != call.resource for other, _ in self._busy.values())
-        self._look()
-        return sum(other.resource is None for other, _ in self._busy.values()) < max(1, self._slots)
+        return sum(other.resource is None for other, _ in self._busy.values()) < self.count
 
     def submit(self, key: str, call: Call) -> None:
         """Hand a call to the scheduler."""
@@ -178,6 +187,10 @@ class Cluster:
         )
         self._busy[key] = call, future
         future.add_done_callback(lambda over: self._inbox.put((key, lambda: self._outcome(key, over))))
+
+    def ready(self) -> bool:
+        """Whether a call is over whose outcome was not asked for."""
+        return not self._inbox.empty()
 
     def next(self) -> tuple[str, Done, bool]:
         """The next call that is over."""

@@ -11,7 +11,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -45,6 +45,11 @@ def held(resource: str | None, waiting: Callable[[], None] = lambda: None) -> It
         else:
             with _locked(resource.replace(":", "-"), True, waiting):
                 yield
+
+
+def measuring(target: Target, tell: Callable[[str, float, float], None]) -> AbstractContextManager[None]:
+    """:func:`held` for a command that measures on a target outside of a run; ``tell`` hears of it when it has to wait."""
+    return held(resource_of(target), lambda: tell("waiting for other work on this machine", 0.0, 1.0))
 
 
 @contextmanager

@@ -55,13 +55,19 @@ class Done:
 
 
 class Workers(Protocol):
-    """Where calls are carried out."""
+    """Where calls are carried out. ``count``: how many at a time."""
+
+    @property
+    def count(self) -> int: ...
 
     def free(self, call: Call) -> bool:
         """Whether a call would be begun now if it were submitted."""
 
     def submit(self, key: str, call: Call) -> None:
         """Have a call carried out."""
+
+    def ready(self) -> bool:
+        """Whether :meth:`next` would answer at once."""
 
     def next(self) -> tuple[str, Done, bool]:
         """The next submitted call that is over, by its key; and whether trying it again makes sense."""
@@ -87,6 +93,8 @@ def perform(
 class InProcess:
     """One call after the other, in this process."""
 
+    count = 1
+
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._waiting: deque[tuple[str, Call]] = deque()
@@ -99,6 +107,10 @@ class InProcess:
     def submit(self, key: str, call: Call) -> None:
         """It is carried out when its outcome is asked for."""
         self._waiting.append((key, call))
+
+    def ready(self) -> bool:
+        """Never: it takes its time."""
+        return False
 
     def next(self) -> tuple[str, Done, bool]:
         """Carry out the call that was submitted."""

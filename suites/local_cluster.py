@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,15 @@ SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.daemon": False,  # a data set may be rendered by processes of its own
     "distributed.worker.multiprocessing-method": "spawn",
+    "distributed.worker.profile.enabled": False,  # it looks at what a worker does a hundred times a second
+    # Dask sets these in this process too, where measuring processes would inherit them; and with one of them memory goes back
+    # to the system at once, which makes scoring an image half as expensive again
+    "distributed.nanny.pre-spawn-environ": {},
 }
 """How such a cluster differs from Dask's own choices."""
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""What tells libraries how many threads to use: those of a worker its share of the cores, unless the user has said it."""
 
 
 @contextmanager
@@ -37,6 +45,7 @@ def local_cluster(
     ``security``: for TLS. A worker that dies is replaced.
     """
     import dask
+    from dask.system import CPU_COUNT
     from distributed import Nanny, Scheduler, SpecCluster
 
     held: list[dict[str, float]] = [{} for _ in range(workers)]
@@ -44,6 +53,7 @@ def local_cluster(
         held[0][MACHINE] = 1
     for number, board in enumerate(boards):
         held[number % workers][f"board:{board}"] = 1
+    threads = str(max(1, CPU_COUNT // workers))
     common = {
         "nthreads": 1,
         "memory_limit": None,
@@ -51,6 +61,7 @@ def local_cluster(
         "silence_logs": logging.CRITICAL,
         "preload": ["depthbench.suites.cluster_preload"],
         "security": security,
+        "env": {name: os.environ.get(name, threads) for name in _THREADS},
     }
     protocol = "tls" if security is not None else "tcp"
     with dask.config.set(SETTINGS), tempfile.TemporaryDirectory(prefix="depthbench-workers-") as scratch:

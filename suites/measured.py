@@ -19,7 +19,7 @@ from depthbench.suites.names import lookup
 from depthbench.suites.source import DataSource
 from depthbench.suites.stage_calls import Report, at_home, stored_here
 from depthbench.suites.stages import Artefact
-from depthbench.suites.targets import TARGETS
+from depthbench.suites.targets import TARGETS, Target
 from depthbench.suites.targets.board_results import Outcome
 from depthbench.suites.targets.measuring import Work, measure_group
 
@@ -58,8 +58,16 @@ class Measured:
     explanations: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-def measure(target: str, files: Sequence[Measurable], profile: str, report: Report | None = None) -> Measured:
+def measure(
+    target: str | Target,
+    files: Sequence[Measurable],
+    profile: str,
+    batches: Sequence[int] = (),
+    report: Report | None = None,
+) -> Measured:
     """Measure files on a target, interleaved with each other; one outcome each, in their order.
+
+    ``target``: by name, as this machine knows it; or itself, when its board stands in a suite.
 
     What fails is measured once more: those files that have a reason of their own together, and all of them each alone when
     the measurement as a whole failed.
@@ -67,16 +75,16 @@ def measure(target: str, files: Sequence[Measurable], profile: str, report: Repo
     started = time.monotonic()
     work = [file.work() for file in files]
     places = list(range(len(work)))
-    outcomes, whole = _outcomes(target, work, profile, report)
+    outcomes, whole = _outcomes(target, work, profile, batches, report)
     failed = [place for place in places if outcomes[place].latency is None]
     for again in [[place] for place in failed] if whole else [failed] if failed else []:
-        second, _ = _outcomes(target, [work[place] for place in again], profile, None)
+        second, _ = _outcomes(target, [work[place] for place in again], profile, batches, None)
         for place, outcome in zip(again, second, strict=True):
             outcomes[place] = outcome
     spent = time.monotonic() - started
-    return Measured(
-        outcomes, _explanations(target, files, outcomes, EXPLAIN_SHARE * spent) if target in EXPLAINED else {}
-    )
+    if not isinstance(target, str) or target not in EXPLAINED:
+        return Measured(outcomes)
+    return Measured(outcomes, _explanations(target, files, outcomes, EXPLAIN_SHARE * spent))
 
 
 def parents(files: Sequence[Measurable]) -> dict[int, int]:
@@ -115,10 +123,13 @@ def _explanations(
     return found
 
 
-def _outcomes(target: str, work: Sequence[Work], profile: str, report: Report | None) -> tuple[list[Outcome], bool]:
+def _outcomes(
+    target: str | Target, work: Sequence[Work], profile: str, batches: Sequence[int], report: Report | None
+) -> tuple[list[Outcome], bool]:
     """An outcome each, and whether the measurement failed as a whole."""
     try:
-        return measure_group(lookup("target", target, TARGETS), work, profile, progress=report), False
+        chosen = lookup("target", target, TARGETS) if isinstance(target, str) else target
+        return measure_group(chosen, work, profile, batches=batches, progress=report), False
     except FullDiskError:
         raise
     except Exception as error:  # as in perform

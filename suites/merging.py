@@ -109,7 +109,8 @@ def _read(path: Path) -> _Run:
     return _Run(str(path), folder, manifest, {record.id: record for record in folder.records()})
 
 
-def _cell(record: Record) -> tuple[Any, ...]:
+def cell_of(record: Record) -> tuple[Any, ...]:
+    """What makes a cell the same in every run."""
     return (record.model, record.recipe, record.size, record.target, record.dataset, record.protocol)
 
 
@@ -123,7 +124,7 @@ def _records(runs: Sequence[_Run]) -> tuple[dict[tuple[Any, ...], tuple[_Run, Re
     conflicts = []
     for run in runs:
         for record in run.records.values():
-            cell = _cell(record)
+            cell = cell_of(record)
             if cell not in kept:
                 kept[cell] = (run, record)
                 continue

@@ -53,7 +53,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Job:
-    """One cell of a run. ``skip`` says why it cannot run; its ``precision`` is then None unless it was known."""
+    """One cell of a run. ``skip`` says why it cannot run; its ``precision`` is then None unless it was known.
+
+    ``batches``: batch sizes whose throughput is measured too.
+    """
 
     id: str
     model: ModelSpec
@@ -64,6 +67,7 @@ class Job:
     measure_profile: str
     precision: str | None
     skip: str | None
+    batches: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -107,6 +111,7 @@ def make_plan(
                 lookups.target(cell.target),
                 described[cell.data],
                 profile=suite.measure.profile,
+                batches=suite.measure.batches,
                 unavailable=lookups.unavailable(cell.target),
                 versions=versions,
                 identity=identity,
@@ -133,6 +138,7 @@ def make_job(
     unavailable: str | None,
     versions: Mapping[str, str],
     identity: Callable[[ModelSpec, Recipe, str | None], Any] | None = None,
+    batches: tuple[int, ...] = (),
 ) -> Job:
     """One cell, its precision resolved for the target's kind and any reason to skip it.
 
@@ -151,7 +157,12 @@ def make_job(
         "versions": versions,
         "skip": skip,
     }
-    return Job(digest(content), model, recipe, size, target, data, profile, precision, skip)
+    if target.board is not None:
+        content["board"] = target.board.conditions
+    batches = batches if target.how == "measured" else ()
+    if batches:
+        content["batches"] = batches
+    return Job(digest(content), model, recipe, size, target, data, profile, precision, skip, batches)
 
 
 def recipe_identity(model: ModelSpec, recipe: Recipe, precision: str | None = None) -> list[Any]:

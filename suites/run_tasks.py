@@ -21,12 +21,14 @@ from depthbench.suites.results import Record, Timings
 from depthbench.suites.shared_evaluation import evaluation_key, share
 from depthbench.suites.stages import Artefact, ArtefactSpec, stored_artefact
 from depthbench.suites.store import Store
-from depthbench.suites.targets import TARGETS
 from depthbench.suites.targets.board_results import Outcome
 from depthbench.suites.tasks import Task
 from depthbench.suites.trained import trained_key
 
 Key = TypeVar("Key", bound=Hashable)
+
+SHARES = 3
+"""So many groups of files are scored for each worker, at least: the last one is not waited for long."""
 
 Timed = tuple[Outcome, Timings | None, dict[str, Any] | None]
 """A latency, when it was measured, and why it is hardly better than the parent's."""
@@ -64,10 +66,14 @@ class RunTasks:
         self._failed: dict[tuple[str, Data], str] = {}  # by file and data set: why there is none
         self._timed: dict[tuple[str, str], Timed] = {}  # by file and target
 
-    def all(self) -> list[Task]:
-        """Every task, in an order in which they can be carried out; what measures on this machine comes after all others."""
+    def all(self, workers: int = 1) -> list[Task]:
+        """Every task, in an order in which they can be carried out; what measures on this machine comes after all others.
+
+        ``workers``: how many carry them out at a time.
+        """
+        least = SHARES * workers if workers > 1 else 1
         for data, places in self._cells_by(lambda job: job.data).items():
-            for group in share(self._files(places)):
+            for group in share(self._files(places), least=least):
                 self._add_score(group, data, places)
         for place, (job, file) in enumerate(self._cells):
             if job.target.how == "predicted":
@@ -183,17 +189,17 @@ class RunTasks:
             if done.reason is None:
                 self._timed[file.key, target] = (done.value, None, None)
 
-        key = self._add(Task(f"latency of {file.key} on {target}", "latency", begin, after))
+        key = self._add(Task(f"latency of {file.key} on {target}", "latency", begin, after, here=True))
         self._takes[key] = take
         self._needed[key].append(place)
 
     def _add_measurement(self, target: str, places: Sequence[int]) -> None:
         files = self._files(places)
-        board = TARGETS[target].kind == "board"
+        first = self._cells[places[0]][0]
+        board = first.target.kind == "board"
         mine = set(places)
         scores = (key for key, task in self._tasks.items() if task.stage == "accuracy")
         after = tuple(key for key in scores if not mine.isdisjoint(self._needed[key])) if board else tuple(self._tasks)
-        profile = self._cells[places[0]][0].measure_profile
         measured: list[File] = []
 
         def begin(_: int) -> Call | Done:
@@ -207,9 +213,9 @@ class RunTasks:
             return Call(
                 f"latency on {target}",
                 measure,
-                (target, items, profile),
+                (first.target if first.target.of_suite else target, items, first.measure_profile, first.batches),
                 needs=tuple(("artefacts", file.key) for file in measured),
-                resource=resource_of(TARGETS[target]),
+                resource=resource_of(first.target),
                 reports=True,
             )
 

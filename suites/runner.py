@@ -19,6 +19,7 @@ from depthbench.suites.cluster import Scheduler
 from depthbench.suites.environment import environment, now
 from depthbench.suites.exclusion import resource_of
 from depthbench.suites.execution import Call, Progress
+from depthbench.suites.merging import cell_of
 from depthbench.suites.plan import Data, Job, library_versions, make_plan
 from depthbench.suites.record_writer import RecordWriter
 from depthbench.suites.records import unfinished
@@ -71,12 +72,14 @@ def run(request: Request, progress: Progress, look: Callable[[Status], None] = l
     folder = open_run(request.out, request.suite)
     data, source, splits = describe_data(request.suite, request.data_root)
     jobs = make_plan(request.suite, data, base=request.base, only=request.only, roots=source.roots)
-    _write_manifest(folder, request.suite, data[request.suite.data.name], jobs)
+    elsewhere = done_elsewhere(folder, jobs)
+    _write_manifest(folder, request.suite, data[request.suite.data.name], jobs, elsewhere)
 
-    done = {job.id: record for job in jobs if (record := folder.read_record(job.id)) and record.status != "failed"}
+    records = {job.id: elsewhere.get(job.id) or folder.read_record(job.id) for job in jobs}
+    done = {cell: record for cell, record in records.items() if record is not None and record.status != "failed"}
     todo = [job for job in jobs if job.id not in done]
     fresh: dict[str, Record] = {}
-    watch = Watch(folder, len(jobs), request.workers, look)
+    watch = Watch(folder, len(jobs), look)
     for record in done.values():
         watch.cell(record, kept=True)
     try:
@@ -107,12 +110,6 @@ def _records(
     if not jobs:
         return
     pause()
-    for images in [*splits, *training_images(jobs, source.roots)]:
-        prepare_images(images, progress)
-    specs = [artefact_spec(job, source, splits[1].digest) for job in jobs]
-    made = RunTasks([(job, File(spec.key, spec)) for job, spec in zip(jobs, specs, strict=True)], source.roots)
-    tasks = made.all()
-    watch.plan(tasks)
 
     def begun(task: Task, call: Call) -> None:
         pause()
@@ -121,6 +118,12 @@ def _records(
     resources = {resource_of(job.target) for job in jobs if job.target.how == "measured"}
     models = [job.model for job in jobs]
     with open_workers(request.workers, request.scheduler, resources, models, progress) as workers:
+        for images in [*splits, *training_images(jobs, source.roots)]:
+            prepare_images(images, progress)
+        specs = [artefact_spec(job, source, splits[1].digest) for job in jobs]
+        made = RunTasks([(job, File(spec.key, spec)) for job, spec in zip(jobs, specs, strict=True)], source.roots)
+        tasks = made.all(workers.count)
+        watch.plan(tasks, workers.count)
         for task, outcome in carry_out(tasks, workers, begun):
             watch.over(task, outcome)
             yield from made.over(task, outcome)
@@ -196,7 +199,34 @@ def artefact_spec(job: Job, source: DataSource, calibration: str) -> ArtefactSpe
     )
 
 
-def _write_manifest(folder: RunFolder, suite: Suite, data: Data, jobs: Sequence[Job]) -> None:
+def done_elsewhere(folder: RunFolder, jobs: Sequence[Job]) -> dict[str, Record]:
+    """By cell that is skipped here: the ok record of it that the folder has, from a machine (or a day) on which it could run.
+
+    It counts as long as the model is the same.
+    """
+    skipped = {_cell(job): job for job in jobs if job.skip}
+    if not skipped or not folder.manifest.is_file():
+        return {}
+    planned = {job.id for job in jobs}
+    found = {}
+    for cell in folder.read_manifest()["cells"]:
+        record = folder.read_record(cell) if cell not in planned else None
+        job = skipped.get(cell_of(record)) if record is not None and record.status == "ok" else None
+        if job is not None and record is not None and _same_model(record, job):
+            found[job.id] = record
+    return found
+
+
+def _same_model(record: Record, job: Job) -> bool:
+    if not record.lineage:
+        return False
+    first, variant = record.lineage[0], job.model.variant
+    return first.digest == job.model.digest if variant is None else variant.to_json().items() <= first.options.items()
+
+
+def _write_manifest(
+    folder: RunFolder, suite: Suite, data: Data, jobs: Sequence[Job], elsewhere: Mapping[str, Record]
+) -> None:
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "suite": suite.model_dump(mode="json"),
@@ -207,13 +237,14 @@ def _write_manifest(folder: RunFolder, suite: Suite, data: Data, jobs: Sequence[
             "protocol": data.protocol,
             "digest": data.digest,
         },
-        "cells": [job.id for job in jobs],
+        "cells": [elsewhere[job.id].id if job.id in elsewhere else job.id for job in jobs],
         "libraries": library_versions(),
         "environment": environment(),
         "started": now(),
     }
     if folder.manifest.is_file():
         old = folder.read_manifest()
+        manifest |= {"merged": old["merged"]} if "merged" in old else {}
         if {**old, "environment": None, "started": None} == {**manifest, "environment": None, "started": None}:
             return
         manifest["cells"] += _others(folder, old["cells"], jobs)
@@ -222,6 +253,11 @@ def _write_manifest(folder: RunFolder, suite: Suite, data: Data, jobs: Sequence[
 
 def _others(folder: RunFolder, cells: Sequence[str], jobs: Sequence[Job]) -> list[str]:
     """Earlier cells of this folder that the new plan does not replace (another data set, or left out by ``--only``)."""
-    planned = {(j.model.name, j.recipe.name, j.size, j.target.name, j.data.name, j.data.protocol) for j in jobs}
+    planned = {_cell(job) for job in jobs}
     records = [record for cell in cells if (record := folder.read_record(cell)) is not None]
-    return [r.id for r in records if (r.model, r.recipe, r.size, r.target, r.dataset, r.protocol) not in planned]
+    return [record.id for record in records if cell_of(record) not in planned]
+
+
+def _cell(job: Job) -> tuple[Any, ...]:
+    """As :func:`depthbench.suites.merging.cell_of`."""
+    return job.model.name, job.recipe.name, job.size, job.target.name, job.data.name, job.data.protocol

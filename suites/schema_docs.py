@@ -16,7 +16,7 @@ from depthbench.suites.data import DATASETS
 from depthbench.suites.models import MODELS
 from depthbench.suites.protocols import PROTOCOLS
 from depthbench.suites.schema_keys import SuiteFile
-from depthbench.suites.targets import BUILT_IN
+from depthbench.suites.targets import BUILT_IN, JETSONS
 from depthbench.suites.training_config import TrainConfig
 
 _MODEL = "a catalogue model, an .onnx file below the suite's folder, or package.module:function"
@@ -56,6 +56,8 @@ def json_schema() -> dict[str, Any]:
                 choice["items"] = {"anyOf": [{"enum": sorted(DATASETS)}, {"$ref": "#/$defs/DataSpec"}]}
     for entry in ("ModelEntry", "EntryDefaults"):
         parts[entry]["properties"]["model"] |= {"examples": sorted(MODELS)}
+    parts["BoardEntry"]["properties"]["board"] |= {"enum": sorted(JETSONS)}
+    schema["properties"]["boards"]["additionalProperties"] = False
     parts["DataSpec"]["properties"]["name"] |= {"enum": sorted(DATASETS)}
     for part in ("DataSpec", "DataDefaults"):
         parts[part]["properties"]["protocol"] |= {"anyOf": [{"enum": sorted(PROTOCOLS)}, {"type": "null"}]}
@@ -153,12 +155,17 @@ How a file is read: mappings are merged key by key and lists replaced, both by `
 replaced in values, not in keys, and only where `env` lists NAME; the value is then read again, so that a number is one.
 Files that a suite names lie below its folder. YAML's anchors and aliases may be used; tags, dates, numbers that are not
 finite and keys given twice are refused.
+
+Boards over SSH stand in `~/.config/depthbench/boards.yaml`, or below `boards` in the suite with the same keys; each is a target
+by its name. A name that both have is refused. Host keys are verified, no value ever reaches a shell as it is written, and there
+is no key for a password: log in with a key file or an agent. `depthbench boards check --suite SUITE` tries them.
 """
 
 _TITLES = {
     "SuiteFile": "The file",
     "DataSpec": "`data`",
     "MeasureSpec": "`measure`",
+    "BoardEntry": "`boards.NAME`",
     "TrainSpec": "`train`",
     "TrainConfig": "`train.recipe`",
     "Stage": "`train.recipe.stages[]`",

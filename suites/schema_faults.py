@@ -24,6 +24,7 @@ from depthbench.suites.schema_keys import (
     TrainSpec,
 )
 from depthbench.suites.schema_yaml import Fault, Node, Place
+from depthbench.suites.targets.boardfile import BoardEntry
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): SuiteFile,
@@ -46,9 +47,12 @@ _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
 }
 
 
-def typed_faults(error: ValidationError, tree: Node) -> list[Fault]:
-    """A line for each fault that pydantic found, those of ``defaults`` first, without those that follow from others."""
-    found = [_fault(fault, tree) for fault in _innermost(error.errors())]
+def typed_faults(error: ValidationError, tree: Node, values: type[BaseModel] | None = None) -> list[Fault]:
+    """A line for each fault that pydantic found, those of ``defaults`` first, without those that follow from others.
+
+    ``values``: the model of the values of a mapping by name; left out for a suite.
+    """
+    found = [_fault(fault, tree, values) for fault in _innermost(error.errors())]
     return sorted(found, key=lambda fault: fault.place[:1] != ("defaults",))
 
 
@@ -64,10 +68,16 @@ def _innermost(faults: Sequence[Any]) -> list[Any]:
     return [fault for fault in faults if fault["loc"] not in around]
 
 
-def _fault(fault: Any, tree: Node) -> Fault:
+def _section(place: Place) -> type[BaseModel]:
+    """The model of the mapping at a place of a suite."""
+    words = tuple(part for part in place if isinstance(part, str))
+    return BoardEntry if words[:1] == ("boards",) else _SECTIONS[words]
+
+
+def _fault(fault: Any, tree: Node, values: type[BaseModel] | None) -> Fault:
     place = tuple(part for part in fault["loc"] if part not in {NAME, ENTRY, "[key]"})
     if fault["type"] == "extra_forbidden":
-        section = _SECTIONS[tuple(part for part in place[:-1] if isinstance(part, str))]
+        section = values or _section(place[:-1])
         return at(tree, place, unknown("key", str(place[-1]), section.model_fields))
     if fault["type"] == "missing":
         return at(tree, place, "this key is required")

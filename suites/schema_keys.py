@@ -8,7 +8,20 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    field_serializer,
+    field_validator,
+)
+
+from depthbench.suites.targets import LARGEST_BATCH
+from depthbench.suites.targets.boardfile import Boards
 
 ProfileName = Literal["quick", "standard", "sustained"]
 
@@ -44,6 +57,13 @@ Patterns = Annotated[
 """A pattern (``*``, ``?``, ``[...]``) or a list of them."""
 
 
+def each_once(what: str, value: tuple[int, ...]) -> tuple[int, ...]:
+    """``value`` itself; ``ValueError`` when a number in it is given twice."""
+    if len(set(value)) < len(value):
+        raise ValueError(f"a {what} is given twice in {', '.join(map(str, value))}")
+    return value
+
+
 class Strict(BaseModel):
     """Unknown keys are refused, nothing is converted, nothing changes later."""
 
@@ -70,6 +90,17 @@ class MeasureSpec(Strict):
     """How latency is measured."""
 
     profile: ProfileName = Field(default="quick", description="how long each cell is measured")
+    batches: tuple[Annotated[int, Field(ge=1, le=LARGEST_BATCH)], ...] = Field(
+        default=(),
+        max_length=16,
+        strict=False,
+        description="batch sizes whose throughput is measured too, on a CPU or a GPU",
+    )
+
+    @field_validator("batches")
+    @classmethod
+    def _each_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return each_once("batch size", value)
 
 
 class EntryDefaults(Strict):
@@ -101,9 +132,7 @@ class TrainSpec(Strict):
     @field_validator("seeds")
     @classmethod
     def _each_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError(f"a seed is given twice in {', '.join(map(str, value))}")
-        return value
+        return each_once("seed", value)
 
 
 NAME, ENTRY = "<name>", "<entry>"
@@ -187,7 +216,15 @@ class Suite(Strict):
         default=None, description="the training of the entries that have a name and a model"
     )
     recipes: dict[RecipeName, dict[str, Any]] = Field(default={}, description="recipes of the suite's own, by name")
+    boards: Boards = Field(
+        default={}, description="boards over SSH by name, each a target of this suite, as in the user's boards.yaml"
+    )
     matrix: tuple[Block, ...] = Field(min_length=1, strict=False, description="blocks of cells")
+
+    @field_serializer("boards")
+    def _movable(self, boards: Boards) -> dict[str, Any]:
+        """Without the files of this machine: what a run says of its suite holds wherever the run is moved."""
+        return {name: entry.model_dump(exclude={"key", "known_hosts"}) for name, entry in boards.items()}
 
     @property
     def data_sets(self) -> dict[str, DataSpec]:

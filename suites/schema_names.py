@@ -19,7 +19,8 @@ from depthbench.suites.names import unknown
 from depthbench.suites.schema_faults import at
 from depthbench.suites.schema_merge import inside
 from depthbench.suites.schema_yaml import Fault, Node, Place
-from depthbench.suites.targets import TARGETS
+from depthbench.suites.targets import BUILT_IN, TARGETS
+from depthbench.suites.targets.boardfile import boards_path
 
 MAX_CELLS = 100_000
 """Cells of a suite: more is a mistake, and would take a day to list."""
@@ -42,7 +43,8 @@ class _Names:
         self.recipes = {*RECIPES, *own}
         self.model = cache(lambda text: _model(text, base))
         self.base = base
-        self.targets = cache(lambda text: None if text in TARGETS else unknown("target", text, TARGETS))
+        self.boards = _mapping(suite.get("boards"))
+        self.targets = cache(self.target)
         self.entries: dict[str, Any] = {}
         self.cells = 0
 
@@ -52,6 +54,7 @@ class _Names:
             yield from self.block(_mapping(defaults["matrix"]), ("defaults", "matrix"))
         yield from _data_faults(self.suite.get("data"), ("data",))
         yield from self.own_recipes()
+        yield from self.own_boards()
         for b, block in enumerate(_list(self.suite.get("matrix"))):
             yield from self.block(_mapping(block), ("matrix", b))
             yield from self.choices(_mapping(block), ("matrix", b))
@@ -69,6 +72,17 @@ class _Names:
                 for s, step in enumerate(_list(value.get("steps"))):
                     for kind, options in _mapping(step).items():
                         yield from self.teacher(_mapping(options), ("recipes", name, "steps", s, kind))
+
+    def own_boards(self) -> Iterator[tuple[Place, str]]:
+        """Boards of the suite that would hide another target, or that another one would hide."""
+        for name in self.boards:
+            if name in TARGETS and name not in BUILT_IN:  # a built-in one is refused with the name
+                where = boards_path() if TARGETS[name].board else "an installed package"
+                yield ("boards", name), f"{where} has a target of this name too; give the suite's own another name"
+
+    def target(self, name: str) -> str | None:
+        """What is wrong with the name of a target, None when nothing is."""
+        return None if name in self.boards or name in TARGETS else unknown("target", name, {*TARGETS, *self.boards})
 
     def block(self, block: Mapping[str, Any], place: Place) -> Iterator[tuple[Place, str]]:
         for m, model in enumerate(_list(block.get("models"))):

@@ -27,6 +27,7 @@ _SCALARS: Any = yaml.constructor.SafeConstructor()
 _Event = Any
 """An event of PyYAML's parser, whose type stubs lack most of its attributes."""
 _TAG = "tag:yaml.org,2002:"
+_SUITE = "a suite is a mapping with the keys name, data, measure and matrix"
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,9 @@ def show(place: Place) -> str:
     return text
 
 
-def read_yaml(text: str, file: str) -> tuple[Node, list[Fault]]:
+def read_yaml(text: str, file: str, wanted: str = _SUITE) -> tuple[Node, list[Fault]]:
     """The mapping in a YAML text, and the faults in it that leave the rest readable (null stands in their place).
+    ``wanted``: what is said of a text that is none.
 
     :class:`SuiteError` when it is no YAML, no mapping, or beyond the limits.
     """
@@ -122,7 +124,7 @@ def read_yaml(text: str, file: str) -> tuple[Node, list[Fault]]:
     if not isinstance(node.value, dict):
         raise SuiteError(
             [
-                Fault(file, node.line, (), "a suite is a mapping with the keys name, data, measure and matrix"),
+                Fault(file, node.line, (), wanted),
                 *reader.faults,
             ]
         )

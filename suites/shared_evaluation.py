@@ -38,11 +38,19 @@ class Sized(Protocol):
 Item = TypeVar("Item", bound=Sized)
 
 
-def share(artefacts: Sequence[Item], at_once: int = AT_ONCE) -> list[list[Item]]:
-    """Groups of at most ``at_once``, alike in work: the artefacts by size of their input, dealt out like cards."""
+def share(artefacts: Sequence[Item], at_once: int = AT_ONCE, least: int = 1) -> list[list[Item]]:
+    """Groups of at most ``at_once``, alike in work; at least ``least`` of them, as far as there are artefacts.
+
+    The artefacts by size of their input are dealt out forwards and backwards in turn, so that no group gets all of one form,
+    where each model has its forms one after the other.
+    """
     ordered = sorted(artefacts, key=lambda made: -made.size[0] * made.size[1])
-    count = math.ceil(len(ordered) / at_once)
-    return [ordered[i::count] for i in range(count)]
+    count = min(len(ordered), max(math.ceil(len(ordered) / at_once), least))
+    groups: list[list[Item]] = [[] for _ in range(count)]
+    for turn, one in enumerate(ordered):
+        row, place = divmod(turn, count)
+        groups[count - 1 - place if row % 2 else place].append(one)
+    return groups
 
 
 def evaluations(

@@ -57,7 +57,7 @@ class Status:
     """
 
     total: int
-    workers: int
+    workers: int = 1
     state: State = "running"
     cells: Counter[str] = field(default_factory=Counter)
     stages: dict[str, Stage] = field(default_factory=dict)
@@ -104,14 +104,15 @@ class Status:
 class Watch:
     """Keeps a run's status while it goes on: in the run's folder, and for whoever looks on."""
 
-    def __init__(self, folder: RunFolder, total: int, workers: int, look: Callable[[Status], None]) -> None:
-        self.status = Status(total, workers)
+    def __init__(self, folder: RunFolder, total: int, look: Callable[[Status], None]) -> None:
+        self.status = Status(total)
         self._file = status_path(folder)
         self._look = look
         self._written = 0.0
 
-    def plan(self, tasks: Sequence[Task]) -> None:
-        """These are the tasks of the run."""
+    def plan(self, tasks: Sequence[Task], workers: int) -> None:
+        """These are the tasks of the run, and so many are carried out at a time."""
+        self.status.workers = workers
         stages: dict[str, Stage] = defaultdict(Stage)
         for task in tasks:
             stages[task.stage].total += 1

@@ -19,7 +19,8 @@ class Task:
     """A piece of a run. ``begin`` is called when the tasks ``after`` which it comes are over, whatever became of them.
 
     ``begin(attempt)`` gives the call to carry out, or what the task came to if there is nothing to do or nothing can be done.
-    ``again``: whether a value is worth a second attempt.
+    ``again``: whether a value is worth a second attempt. ``here``: ``begin`` does all of its work itself, which takes a
+    moment, and waits until no worker could be given anything.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Task:
     begin: Callable[[int], Call | Done]
     after: tuple[str, ...] = ()
     again: Callable[[Any], bool] = lambda _: False
+    here: bool = False
 
 
 @dataclass(frozen=True, order=True)
@@ -53,6 +55,7 @@ def carry_out(
         for key in task.after:
             followers[key].append(place)
     ready = deque(place for place, keys in enumerate(unmet) if not keys)
+    here: deque[int] = deque()
     waiting: list[_Try] = []
     running: dict[str, _Try] = {}
 
@@ -63,21 +66,28 @@ def carry_out(
             if not unmet[follower]:
                 ready.append(follower)
 
-    while ready or waiting or running:
+    while ready or here or waiting or running:
         while ready:
             place = ready.popleft()
+            if tasks[place].here:
+                here.append(place)
+                continue
             call = _begin(tasks[place], 1)
             if isinstance(call, Call):
                 bisect.insort(waiting, _Try(place, 1, call))
             else:
                 yield tasks[place], call
                 over(place)
-        for one in list(waiting):
-            if workers.free(one.call):
-                waiting.remove(one)
-                running[tasks[one.place].key] = one
-                workers.submit(tasks[one.place].key, one.call)
-                begun(tasks[one.place], one.call)
+        for one in _handed_out(tasks, waiting, workers):
+            running[tasks[one.place].key] = one
+            begun(tasks[one.place], one.call)
+        if here and not (running and workers.ready()):
+            place = here.popleft()
+            own = _begin(tasks[place], 1)
+            assert isinstance(own, Done)
+            yield tasks[place], own
+            over(place)
+            continue
         if not running:
             continue
         key, done, worthwhile = workers.next()
@@ -90,6 +100,17 @@ def carry_out(
             done = again
         yield task, done if done.reason is None else replace(done, reason=f"{task.stage}: {done.reason}")
         over(one.place)
+
+
+def _handed_out(tasks: Sequence[Task], waiting: list[_Try], workers: Workers) -> list[_Try]:
+    """What of the waiting calls workers were given: as much as they take."""
+    given = []
+    for one in list(waiting):
+        if workers.free(one.call):
+            waiting.remove(one)
+            workers.submit(tasks[one.place].key, one.call)
+            given.append(one)
+    return given
 
 
 def _begin(task: Task, attempt: int) -> Call | Done:

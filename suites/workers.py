@@ -47,7 +47,7 @@ class LocalWorkers:
     """Processes on this machine, started when there is something to do for them; what measures is done from this one."""
 
     def __init__(self, workers: int, stack: ExitStack, progress: Progress) -> None:
-        self._workers = workers
+        self.count = workers
         self._progress = progress
         self._inbox: Inbox = queue.SimpleQueue()
         self._held: set[str] = set()
@@ -69,6 +69,10 @@ class LocalWorkers:
         if self._cluster is None:
             self._cluster = self._start()
         self._cluster.submit(key, call)
+
+    def ready(self) -> bool:
+        """Whether a call is over whose outcome was not asked for."""
+        return not self._inbox.empty()
 
     def next(self) -> tuple[str, Done, bool]:
         """The next call that is over."""
@@ -98,5 +102,5 @@ class LocalWorkers:
         from distributed import Client
 
         self._stack.enter_context(quiet())
-        cluster = self._stack.enter_context(local_cluster(self._workers))
+        cluster = self._stack.enter_context(local_cluster(self.count))
         return Cluster(self._stack.enter_context(Client(cluster, set_as_default=False)), self._inbox, travel=False)

@@ -15,12 +15,14 @@ from depthbench.reports.gate import Check, Limit, judge_accuracy, judge_static, 
 from depthbench.reports.gate_latency import judge_latency
 from depthbench.reports.gate_output import GateReport
 from depthbench.suites.environment import environment, now
+from depthbench.suites.exclusion import measuring
 from depthbench.suites.gating.accepted import Accepted
 from depthbench.suites.gating.config import ACCURACY, EXACT, Policy, chosen
 from depthbench.suites.gating.facts import read_facts
 from depthbench.suites.gating.scoring import Scorer, per_image
 from depthbench.suites.gating.sources import Artefact, Side
 from depthbench.suites.gating.timing import paired
+from depthbench.suites.targets import TARGETS
 
 Progress = Callable[[str, float, float], None]
 
@@ -230,15 +232,15 @@ def _latency(
     tried: list[Mapping[str, Any]] = []
     while True:
         told = partial(_share, progress, f"latency of {pair.name}" + (f", attempt {len(tried) + 1}" if tried else ""))
-        tried.append(
-            paired(
+        with measuring(TARGETS["desktop-cpu"], progress):
+            attempt = paired(
                 (pair.base.path, base.interpreter),
                 (pair.head.path, head.interpreter),
                 options.policy.timing,
                 seed=len(tried) + time.time_ns() % 1000,
                 progress=told,
-            ).to_json()
-        )
+            )
+        tried.append(attempt.to_json())
         check = judge_latency(
             pair.name,
             tried,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from depthbench.suites.results import Latency
     from depthbench.suites.targets import Target
     from depthbench.suites.targets.board_results import Outcome
+    from depthbench.suites.targets.boardfile import BoardEntry
     from depthbench.suites.targets.desktop_cpu import CpuSettings
     from depthbench.suites.targets.measuring import Work
 
 Profile = Annotated[str, typer.Option(help="quick, standard or sustained.")]
+SuiteBoards = Annotated[str | None, typer.Option("--suite", metavar="SUITE", help="The boards of this suite too.")]
 boards = typer.Typer(name="boards", no_args_is_help=True, help="The Jetson boards that are reached over SSH.")
 bundle = typer.Typer(name="bundle", no_args_is_help=True, help="Measuring on a board that somebody else has.")
 
@@ -55,6 +58,7 @@ def measure(
     from dataclasses import asdict
 
     from depthbench.suites.cli.measured import comparison, figures
+    from depthbench.suites.exclusion import held, measuring
     from depthbench.suites.names import lookup
     from depthbench.suites.plan import library_versions
     from depthbench.suites.results import write_json
@@ -69,18 +73,20 @@ def measure(
         raise ValueError(f"{target} is a predicted board: use depthbench predict {model} --board {target}")
     settings = _settings(chosen, threads, affinity, runtime)
     sizes = () if batch is None else parse_batches(batch)
-    if sizes and chosen.kind == "board":
+    if sizes and (chosen.kind == "board" or chosen.measure is not None):
         raise ValueError(f"--batch is for a CPU or a GPU, not for {target}")
     if (reason := chosen.probe()) is not None:
         raise ValueError(f"target {target} is not available: {reason}")
     if chosen.kind == "cuda":
         check_runtime(settings.runtime)
     with stages() as progress:
-        work = [_work(model, recipe, size, chosen, progress)]
-        if against is not None:
-            other, _, other_recipe = against.partition("@")
-            work.append(_work(other, other_recipe or "fp32", size, chosen, progress))
-        first, *rest = _measured(chosen, work, profile, settings, sizes, partial(_tell, progress))
+        with held(None, partial(progress, "waiting for a measurement on this machine", 0.0, 1.0)):
+            work = [_work(model, recipe, size, chosen, progress)]
+            if against is not None:
+                other, _, other_recipe = against.partition("@")
+                work.append(_work(other, other_recipe or "fp32", size, chosen, progress))
+        with measuring(chosen, progress):
+            first, *rest = _measured(chosen, work, profile, settings, sizes, partial(_tell, progress))
     result: dict[str, Any] = {"model": model, "recipe": recipe, "target": target}
     if chosen.kind == "cpu":
         result |= {"threads": settings.threads, "runtime": settings.runtime}
@@ -176,32 +182,42 @@ def _latency(outcome: Outcome) -> Latency:
     return outcome.latency
 
 
-@boards.command("list")
-def boards_list(json: Json = False) -> None:
-    """List the boards of the user's file and what may be changed on them; connects to none."""
-    from depthbench.suites.targets.boardfile import boards_path, load_boards
+def _known_boards(suite: str | None) -> Mapping[str, BoardEntry]:
+    """The boards of the user's file, and those of a suite, whose names are others."""
+    from depthbench.suites.schema import load_suite
+    from depthbench.suites.targets.boardfile import load_boards
 
-    rows = [{"name": name, **entry.model_dump()} for name, entry in load_boards().items()]
+    return {**load_boards(), **(load_suite(suite)[0].boards if suite is not None else {})}
+
+
+@boards.command("list")
+def boards_list(suite: SuiteBoards = None, json: Json = False) -> None:
+    """List the boards of the user's file and what may be changed on them; connects to none."""
+    from depthbench.suites.targets.boardfile import boards_path
+
+    rows = [{"name": name, **entry.model_dump()} for name, entry in _known_boards(suite).items()]
     if json:
         print_json({"file": str(boards_path()), "boards": rows})
     elif rows:
         keep = ("name", "host", "port", "user", "board", "power_mode", "lock_clocks")
-        print_table(f"Boards of {boards_path()}", [{key: row[key] for key in keep} for row in rows])
+        title = f"Boards of {boards_path()}" + (f" and {suite}" if suite else "")
+        print_table(title, [{key: row[key] for key in keep} for row in rows])
     else:
         out.print(f"no boards: write them into {boards_path()}", highlight=False, markup=False)
 
 
 @boards.command("check")
 def boards_check(
-    names: Annotated[list[str] | None, typer.Argument(help="Boards; all if left out.")] = None, json: Json = False
+    names: Annotated[list[str] | None, typer.Argument(help="Boards; all if left out.")] = None,
+    suite: SuiteBoards = None,
+    json: Json = False,
 ) -> None:
     """Connect to boards and say what they are and whether they can be measured on; exit code 1 when one cannot."""
     from depthbench.suites.names import lookup
-    from depthbench.suites.targets.boardfile import load_boards
     from depthbench.suites.targets.jetson import judge, probe
     from depthbench.suites.targets.transport import BoardError
 
-    known = load_boards()
+    known = _known_boards(suite)
     rows = []
     for name in names or known:
         entry = lookup("board", name, known)

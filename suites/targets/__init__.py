@@ -5,7 +5,8 @@ it can run, and a ``probe`` that says why it is not available here. A target tha
 module imports nothing heavy; the code that measures is in the modules beside it.
 
 ``TARGETS`` holds the built-in targets, those of installed packages (entry points of the group ``depthbench.targets``, each a
-:class:`Target` with a ``measure`` of its own), and the boards of the user's file (:mod:`.boardfile`).
+:class:`Target` with a ``measure`` of its own), and the boards of the user's file (:mod:`.boardfile`). A suite's own boards are
+added where its cells are made (:class:`depthbench.suites.cells.Lookups`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +30,7 @@ class Target:
     ``refuses``: precisions that the device cannot run, each with the reason. ``opset``: of the ONNX files it is given.
     ``probe``: None when the target can be used here, else the reason why not. ``board``: how the board is reached; None for
     this machine. ``measure``: of a target from another package, called like :func:`.measuring.measure_group` without the
-    target.
+    target. ``of_suite``: the board stands in a suite, so that other processes cannot find it by its name.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Target:
     refuses: Mapping[str, str] = field(default_factory=dict)
     board: BoardEntry | None = None
     measure: Callable[..., Any] | None = None
+    of_suite: bool = False
 
 
 def _available() -> str | None:
@@ -95,6 +96,14 @@ BUILT_IN: Mapping[str, Target] = MappingProxyType(
     }
 )
 
+JETSONS: Mapping[str, Target] = MappingProxyType(
+    {name: one for name, one in BUILT_IN.items() if one.how == "predicted"}
+)
+"""The boards that latency can be predicted for, and that a board of a user is one of."""
+
+LARGEST_BATCH = 256
+"""The largest batch whose throughput is measured."""
+
 
 class _Targets(Mapping[str, Target]):
     """The built-in targets, then what is found when somebody asks for another one."""
@@ -112,14 +121,17 @@ class _Targets(Mapping[str, Target]):
 
 def _others() -> dict[str, Target]:
     """Targets of installed packages and the user's boards; ``ValueError`` for a fault in the boards' file."""
+    # not above: it takes longer than all else here, which every measuring process imports
+    from importlib.metadata import entry_points
+
     from depthbench.suites.targets.boardfile import load_boards
 
     found = {entry.name: entry.load() for entry in entry_points(group="depthbench.targets")}
     return found | {name: board_target(name, entry) for name, entry in load_boards().items()}
 
 
-def board_target(name: str, entry: BoardEntry) -> Target:
-    """The target that measures on a board over SSH."""
+def board_target(name: str, entry: BoardEntry, *, of_suite: bool = False) -> Target:
+    """The target that measures on a board over SSH; ``of_suite``: it stands in a suite, not in the user's file."""
     return Target(
         name,
         "board",
@@ -129,6 +141,7 @@ def board_target(name: str, entry: BoardEntry) -> Target:
         opset=BOARD_OPSET,
         refuses=BUILT_IN[entry.board].refuses,
         board=entry,
+        of_suite=of_suite,
     )
 
 

@@ -17,11 +17,10 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from depthbench.suites.export import read_onnx
 from depthbench.suites.results import write_atomic
+from depthbench.suites.targets import LARGEST_BATCH
 
 TOLERANCE = 1e-3
 """How far an image's output may be from what it is alone: mean |difference| over mean |value|."""
-
-LARGEST = 256
 
 
 def parse_batches(text: str) -> tuple[int, ...]:
@@ -30,8 +29,8 @@ def parse_batches(text: str) -> tuple[int, ...]:
         sizes = tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         sizes = ()
-    if not sizes or not all(1 <= size <= LARGEST for size in sizes):
-        raise ValueError(f"--batch {text}: not batch sizes from 1 to {LARGEST}, for example 1,4,8")
+    if not sizes or not all(1 <= size <= LARGEST_BATCH for size in sizes):
+        raise ValueError(f"--batch {text}: not batch sizes from 1 to {LARGEST_BATCH}, for example 1,4,8")
     return sizes
 
 

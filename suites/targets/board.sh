@@ -168,6 +168,10 @@ release() {
     if [ -n "${reader-}" ]; then kill "$reader" 2>/dev/null; fi
 }
 
+heard() { # in one piece: whoever looks while it is written must not find it empty
+    date +%s >"$LOCK/alive.new" && mv -f "$LOCK/alive.new" "$LOCK/alive"
+}
+
 hold() { # TOKEN MODE CLOCKS; until standard input ends or falls silent
     take_lock "$1"
     trap release EXIT
@@ -176,11 +180,11 @@ hold() { # TOKEN MODE CLOCKS; until standard input ends or falls silent
         case $folder in job-*) [ "$folder" = "${PWD##*/}" ] || rm -rf "../$folder" ;; esac
     done
     set_clocks "$2" "$3"
-    date +%s >"$LOCK/alive"
+    heard
     echo held
     exec 3<&0
     (
-        while read -r _ <&3; do date +%s >"$LOCK/alive"; done
+        while read -r _ <&3; do heard; done
         kill -TERM $$
     ) &
     reader=$!

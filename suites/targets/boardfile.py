@@ -10,28 +10,48 @@
       power_mode: 0
       lock_clocks: true
 
-Every value is checked before it is used, and none ever reaches a shell unquoted: see
-:mod:`depthbench.suites.targets.transport`.
+A suite may hold the same below ``boards``. Every value is checked before it is used, and none ever reaches a shell unquoted:
+see :mod:`depthbench.suites.targets.transport`. There is no key for a password: only keys and agents log in.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 
-from depthbench.suites.names import lookup, unknown
-from depthbench.suites.targets.predicted import BOARDS
+from depthbench.suites.names import lookup
+from depthbench.suites.schema_yaml import Fault, Node, SuiteError, read_yaml
 
 NAME = r"^[a-z0-9][a-z0-9-]{0,39}$"
 
 
+def _free_name(value: str) -> str:
+    from depthbench.suites.targets import BUILT_IN
+
+    if not re.fullmatch(NAME, value):
+        raise ValueError(f"{value!r} is not a board's name (small letters, digits and hyphens)")
+    if value in BUILT_IN:
+        raise ValueError("this is the name of a target already; choose another one")
+    return value
+
+
 def _known_board(value: str) -> str:
-    lookup("board", value, BOARDS)
+    from depthbench.suites.targets import JETSONS
+
+    lookup("board", value, JETSONS)
     return value
 
 
@@ -41,11 +61,17 @@ class BoardEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     host: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}$", description="name or address")
-    port: int = Field(default=22, ge=1, le=65535)
-    user: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")
-    key: str | None = Field(default=None, pattern=r"^[^\x00-\x1f]+$", description="a private key file on this machine")
+    port: int = Field(default=22, ge=1, le=65535, description="of its SSH server")
+    user: str | None = Field(
+        default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$", description="as ssh itself chooses when left out"
+    )
+    key: str | None = Field(
+        default=None,
+        pattern=r'^(/|~/)[^\x00-\x1f"]+$',
+        description="a private key file on this machine, from / or ~; as ssh itself chooses when left out",
+    )
     known_hosts: str | None = Field(
-        default=None, pattern=r"^[^\x00-\x1f\s]+$", description="instead of ssh's own files"
+        default=None, pattern=r"^(/|~/)[^\x00-\x1f\s]+$", description="a file from / or ~, instead of ssh's own files"
     )
     board: Annotated[str, AfterValidator(_known_board)] = Field(description="which Jetson it is, for its limits")
     power_mode: int | None = Field(default=None, ge=0, le=99, description="nvpmodel -m; left as it is when left out")
@@ -64,6 +90,18 @@ class BoardEntry(BaseModel):
         default=None, ge=1, le=9, description="how often each engine is built; as the profile says (3) when left out"
     )
 
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What of an entry can change a latency: not how the board is reached."""
+        return self.model_dump(include={"board", "power_mode", "lock_clocks", "workspace_mb", "engine_builds"})
+
+
+BoardName = Annotated[str, AfterValidator(_free_name), WithJsonSchema({"type": "string", "pattern": NAME})]
+Boards = dict[BoardName, BoardEntry]
+"""Boards by name, as a file or a suite holds them."""
+
+_BOARDS: TypeAdapter[Boards] = TypeAdapter(Boards, config=ConfigDict(strict=True))
+
 
 def boards_path() -> Path:
     """Where the user's boards stand: ``$DEPTHBENCH_BOARDS``, else ``boards.yaml`` in the configuration folder."""
@@ -72,50 +110,30 @@ def boards_path() -> Path:
     return Path(value).expanduser() if value else config / "depthbench" / "boards.yaml"
 
 
-def load_boards(path: Path | None = None) -> dict[str, BoardEntry]:
+def load_boards(path: Path | None = None) -> Mapping[str, BoardEntry]:
     """The boards of the file by name, none when there is no file; ``ValueError`` with one line a fault."""
     path = path or boards_path()
     if not path.is_file():
         return {}
     try:
-        value = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if value is None:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from None
+    if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
         return {}
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: not a mapping of names to boards")
-    return parse_boards(value, str(path))
+    return parse_boards(*read_yaml(text, str(path), "not a mapping of names to boards"))
 
 
-def parse_boards(value: Mapping[Any, Any], source: str) -> dict[str, BoardEntry]:
-    """Boards from a mapping; ``source`` begins each line of an error."""
-    import re
+def parse_boards(tree: Node, faults: list[Fault]) -> Mapping[str, BoardEntry]:
+    """Boards from a file's tree; ``faults``: those that reading it found. :class:`SuiteError` with all of them."""
+    try:
+        boards = _BOARDS.validate_python(tree.data())
+    except ValidationError as error:
+        from depthbench.suites.schema_faults import typed_faults
 
-    from depthbench.suites.targets import BUILT_IN
-
-    boards, faults = {}, []
-    for name, entry in value.items():
-        if not isinstance(name, str) or not re.fullmatch(NAME, name):
-            faults.append(f"{source}: {str(name)!r} is not a board's name (small letters, digits and hyphens)")
-            continue
-        if name in BUILT_IN:
-            faults.append(f"{source}: {name}: this is the name of a target already; choose another one")
-            continue
-        try:
-            boards[name] = BoardEntry.model_validate(entry)
-        except ValidationError as error:
-            faults += [f"{source}: {name}{_line(fault)}" for fault in error.errors()]
+        refused = {fault.place for fault in faults}  # null stands in their places
+        found = [fault for fault in typed_faults(error, tree, BoardEntry) if fault.place not in refused]
+        raise SuiteError([*faults, *found]) from None
     if faults:
-        raise ValueError("\n".join(faults))
+        raise SuiteError(faults)
     return boards
-
-
-def _line(fault: Any) -> str:
-    path = "".join(f".{part}" for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return f"{path}: {unknown('key', str(fault['loc'][-1]), BoardEntry.model_fields)}"
-    if fault["type"] == "missing":
-        return f"{path}: this key is required"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}" + (f" (got {fault['input']!r:.80})" if fault["type"] != "value_error" else "")

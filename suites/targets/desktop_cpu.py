@@ -25,7 +25,7 @@ PROFILES = {
     "sustained": MeasureProfile(600, 662, processes=3),
 }
 
-COMPARED = 5
+COMPARED = 8
 """Fresh processes of each file when two are compared: so many are needed to tell 5 % from their luck."""
 
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
@@ -97,5 +97,8 @@ def thread_count(threads: str | None) -> int:
 
 
 def measuring_environment(threads: int) -> dict[str, Any]:
-    """The environment of a measurement with the runtime's settings."""
-    return {**environment(), "intra_op_threads": threads, "inter_op_threads": 1, "execution": "sequential"}
+    """The environment of a measurement with the libraries' versions and the runtime's settings."""
+    from depthbench.suites.plan import library_versions
+
+    settings = {"intra_op_threads": threads, "inter_op_threads": 1, "execution": "sequential"}
+    return {**environment(), "libraries": library_versions(), **settings}

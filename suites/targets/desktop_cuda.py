@@ -76,6 +76,7 @@ def measure(
     A network that cannot be captured, that does not give on the GPU what it gives on the CPU, or whose process ends, is a
     failure of its own.
     """
+    from depthbench.suites.plan import library_versions
     from depthbench.suites.targets.measuring import (
         THROUGHPUT_SHARE,
         outcomes,
@@ -97,7 +98,7 @@ def measure(
         ):
             rates[i].append(throughput(batch, one))
     extra = [{"throughput": rate} if rate else {} for rate in rates]
-    where = environment() | gpu_environment()
+    where = environment() | {"libraries": library_versions()} | gpu_environment()
     made = outcomes(found, where, extra, clock="device")
     return [
         _as_wall(one) if isinstance(network, Network) and network.module != WORKER else one

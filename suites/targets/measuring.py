@@ -36,7 +36,7 @@ class Work:
 def measure_group(
     target: Target,
     work: Sequence[Work],
-    profile: str,
+    profile: str | MeasureProfile,
     *,
     settings: cpu.CpuSettings | None = None,
     batches: Sequence[int] = (),
@@ -47,24 +47,25 @@ def measure_group(
     """Measure on one target, all interleaved with each other; one outcome each, in their order.
 
     ``settings``: threads, affinity and runtime on a CPU; the target's own when left out. ``batches``: batch sizes whose
-    throughput is measured too, after the latency; their raw times are ``details["throughput"]``. ``processes``: fresh
-    processes of each file, the profile's own number when left out. What cannot be measured has an outcome with its reason.
+    throughput is measured too on a CPU or a GPU, after the latency; their raw times are ``details["throughput"]``.
+    ``processes``: fresh processes of each file, the profile's own number when left out. What cannot be measured has an outcome
+    with its reason. ``profile``: by name; on a CPU or a GPU also one that has none.
     Several files on a CPU or GPU have a control: the first one's ``details["control"]``, and in all of them ``control_ratio``.
     """
     if target.how != "measured":
         raise ValueError(f"target {target.name} is predicted, not measured")
     if target.measure is not None:
-        outcomes: list[Outcome] = target.measure(work, profile, seed=seed, progress=progress)
-        return outcomes
+        theirs: list[Outcome] = target.measure(work, profile, seed=seed, progress=progress)
+        return _without_batches(theirs, batches)
     if target.kind == "board":
         from depthbench.suites.targets import jetson
         from depthbench.suites.targets.board_steps import PROFILES, BoardCell
 
-        if batches:
-            raise ValueError(f"batch sizes are for a CPU or a GPU, not for {target.name}")
+        assert isinstance(profile, str)  # a board counts rounds of trtexec
         cells = [BoardCell(one.path, one.precision) for one in work]
-        return jetson.measure(cells, target.board, PROFILES[profile], seed=seed, progress=progress)
-    chosen = cpu.PROFILES[profile]
+        timed = jetson.measure(cells, target.board, PROFILES[profile], seed=seed, progress=progress)
+        return _without_batches(timed, batches)
+    chosen = cpu.PROFILES[profile] if isinstance(profile, str) else profile
     if processes is not None:
         chosen = replace(chosen, processes=processes)
     if target.kind == "cuda":
@@ -73,6 +74,19 @@ def measure_group(
         runtime = settings.runtime if settings is not None else "torch"
         return desktop_cuda.measure(work, chosen, runtime, batches=batches, seed=seed, progress=progress)
     return _on_cpu(work, chosen, settings or cpu.CpuSettings(cpu.thread_count(target.threads)), batches, seed, progress)
+
+
+def _without_batches(found: Sequence[Outcome], batches: Sequence[int]) -> list[Outcome]:
+    """Outcomes whose batch sizes have a reason in the place of a throughput."""
+    rates = [{"batch": batch, "reason": "batch sizes are measured on a CPU or a GPU"} for batch in batches]
+    if not rates:
+        return list(found)
+    return [
+        replace(one, latency=replace(one.latency, details={**one.latency.details, "throughput": rates}))
+        if one.latency is not None
+        else one
+        for one in found
+    ]
 
 
 def _on_cpu(

@@ -79,7 +79,7 @@ def measure(folder: Path, cells: int, profiled: bool = False) -> dict[str, float
         profile.disable()
         if profiled and label == "cached":
             pstats.Stats(profile, stream=sys.stderr).sort_stats("cumulative").print_stats(45)
-        assert {record.status for record in outcome.records} == {"ok"}
+        assert {record.status for record in outcome.records} == {"ok"}, {record.reason for record in outcome.records}
         assert outcome.computed == (0 if label == "recorded" else len(outcome.records))
     return found
 

@@ -45,3 +45,8 @@ def stay(log: Path, name: str, seconds: float) -> str:
     time.sleep(seconds)
     note(log, f"{name} {begun} {time.time()}")
     return name
+
+
+def variables(*names: str) -> list[str | None]:
+    """What the environment says."""
+    return [os.environ.get(name) for name in names]

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from depthbench.suites.exclusion import MACHINE, held, locks_dir
+from depthbench.suites.exclusion import MACHINE, held, locks_dir, measuring
 from depthbench.suites.execution import Call, Done, perform
+from depthbench.suites.targets import TARGETS
 
 HERE = Path(__file__).parent
 
@@ -100,3 +101,30 @@ def test_a_process_that_is_killed_gives_the_machine_up() -> None:
     process.join()
     with held(MACHINE):
         pass
+
+
+@pytest.mark.parametrize(("name", "said"), [("desktop-cpu", 1), ("jetson-nano", 0)])
+def test_a_command_that_measures_waits_and_says_so(name: str, said: int) -> None:
+    told: list[tuple[str, float, float]] = []
+    entered, leave = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with held(None):
+            entered.set()
+            leave.wait()
+
+    def measure() -> None:
+        with measuring(TARGETS[name], lambda *words: told.append(words)):
+            pass
+
+    threads = [threading.Thread(target=one) for one in (work, measure)]
+    threads[0].start()
+    entered.wait()
+    threads[1].start()
+    while said and not told:
+        time.sleep(0.01)
+    assert threads[1].is_alive() or not said
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert told == [("waiting for other work on this machine", 0.0, 1.0)] * said

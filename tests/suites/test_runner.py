@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from PIL import Image
 from torch import nn
 
 from depthbench.suites import measured, stage_calls, stages
-from depthbench.suites.results import Record, RunFolder
+from depthbench.suites.merging import merge
+from depthbench.suites.results import Record, RunFolder, write_json
 from depthbench.suites.runner import Outcome, Request, run
 from depthbench.suites.schema import Suite, parse_suite
 from depthbench.suites.targets import Target, desktop_cpu
@@ -226,3 +229,31 @@ def test_several_data_sets_share_files_and_measurements(
     assert (one.lineage, one.latency, one.timings) == (other.lineage, other.latency, other.timings)
     assert one.evaluation != other.evaluation
     assert one.protocol != other.protocol
+
+
+def test_a_cell_done_elsewhere_stays_when_it_cannot_run_here(tmp_path: Path, images: Path) -> None:
+    only = ("*/fp16/*/jetson/folder", "*/fp32/*/desktop-cpu")
+    one = go(tmp_path / "one", images, "test_runner:small", only=only)
+    measured, skipped = sorted(one.records, key=lambda record: record.target)
+    assert (measured.status, skipped.status) == ("ok", "skipped")
+    there = replace(measured, id="there", recipe="fp16", target="jetson", target_kind="board", precision="fp16")
+    assert there.lineage[0].stage == "weights"
+    two = RunFolder(tmp_path / "two")
+    shutil.copytree(one.folder.root, two.root)
+    two.write_record(there)
+    write_json(two.manifest, two.read_manifest() | {"cells": ["there"]})
+    both = merge([one.folder.root, two.root], tmp_path / "both").folder
+    assert sorted(both.read_manifest()["cells"]) == sorted([measured.id, "there"])
+
+    for _ in range(2):
+        outcome = go(both.root, images, "test_runner:small", only=only)
+        assert outcome.computed == 0
+        assert sorted(outcome.records, key=lambda record: record.target) == [measured, there]
+        assert sorted(both.read_manifest()["cells"]) == sorted([measured.id, "there"])
+    assert [one["run"] for one in both.read_manifest()["merged"]] == ["one", "two"]
+
+    other = [replace(there.lineage[0], digest="of other weights"), *there.lineage[1:]]
+    both.write_record(replace(there, lineage=other))
+    outcome = go(both.root, images, "test_runner:small", only=only)
+    assert [record.id for record in outcome.records if record.target == "jetson"] == [skipped.id]
+    assert sorted(both.read_manifest()["cells"]) == sorted([measured.id, skipped.id])

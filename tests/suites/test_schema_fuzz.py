@@ -27,7 +27,10 @@ summary: all of it
 extends: smoke
 env: [HOME]
 data: {name: rooms, split: test, limit: 8, protocol: native}
-measure: {profile: standard}
+measure: {profile: standard, batches: [1, 4]}
+boards:
+  lab-nano: {host: 127.0.0.1, port: 1, user: me, key: ~/.ssh/lab, known_hosts: /lab/known, board: jetson-nano, power_mode: 0}
+  lab-orin: {host: localhost, port: 1, board: jetson-orin-nano, lock_clocks: true, folder: x/y, build_limit_s: 9}
 defaults:
   matrix: {sizes: [64x64]}
   models: {options: {grid: 2}}
@@ -203,13 +206,13 @@ def misshapen(draw: st.DrawFn) -> str:
             inside = inside[part]
         match draw(st.integers(0, 3)):
             case 0:
-                inside[last] = draw(VALUES)
+                inside[last] = copy.deepcopy(draw(VALUES))  # the samples are shared between examples
             case 1:
                 del inside[last]
             case 2 if isinstance(inside, list):
                 inside.append(copy.deepcopy(inside[last]))
             case _:
-                moved = draw(VALUES) if isinstance(inside, list) else inside.pop(last)
+                moved = copy.deepcopy(draw(VALUES)) if isinstance(inside, list) else inside.pop(last)
                 if isinstance(inside, list):
                     inside.insert(last, moved)
                 else:

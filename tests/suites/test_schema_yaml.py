@@ -51,7 +51,7 @@ matrix:
 """
     starts = [
         "mine.yaml:2: name: String should match pattern",
-        "mine.yaml:3: bogus: unknown key 'bogus' (choices: data, defaults, env, extends, ",
+        "mine.yaml:3: bogus: unknown key 'bogus'; did you mean boards? (choices: boards, data, defaults, env, extends, ",
         "mine.yaml:5: data.name: unknown data set 'romms'; did you mean rooms? (choices: ",
         "mine.yaml:6: data.limit: Input should be greater than or equal to 1 (got 0)",
         "mine.yaml:10: matrix[0].models[1]: unknown model 'tst-x'; did you mean tst-",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -90,3 +91,40 @@ def test_what_ends_a_run_is_no_failure_of_a_task(error: BaseException) -> None:
 
     with pytest.raises(type(error)):
         outcomes(calling("a", stop), calling("b", lambda: 1))
+
+
+class Elsewhere:
+    """One worker, whose calls are over as soon as they are submitted; ``log`` has what is asked of it."""
+
+    count = 1
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        self.over: deque[tuple[str, Done, bool]] = deque()
+        self.busy = False
+
+    def free(self, _: Call) -> bool:
+        return not self.busy
+
+    def submit(self, key: str, call: Call) -> None:
+        self.busy = True
+        self.log.append(f"submit {key}")
+        self.over.append((key, Done(call.function()), True))
+
+    def ready(self) -> bool:
+        return bool(self.over)
+
+    def next(self) -> tuple[str, Done, bool]:
+        self.busy = False
+        return self.over.popleft()
+
+
+def test_a_worker_is_not_kept_waiting_by_what_is_done_here() -> None:
+    log: list[str] = []
+
+    def here(name: str) -> Task:
+        return Task(name, "s", lambda _: log.append(f"begin {name}") or Done(), here=True)  # type: ignore[func-returns-value]
+
+    tasks = [here("x"), calling("a", lambda: 1), here("y"), calling("b", lambda: 2), here("z")]
+    assert [task.key for task, _ in carry_out(tasks, Elsewhere(log))] == ["a", "b", "x", "y", "z"]
+    assert log == ["submit a", "submit b", "begin x", "begin y", "begin z"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from dask.system import CPU_COUNT
 
 from depthbench.suites.execution import Call, Done
 from depthbench.suites.tasks import Task, carry_out
@@ -60,3 +61,15 @@ def test_no_process_is_started_for_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("depthbench.suites.workers.local_cluster", None)  # a call would fail
     with open_workers(4, None, (), (), lambda *_: None) as workers:
         assert [done.value for _, done in carry_out([Task("a", "s", lambda _: Done(1))], workers)] == [1]
+
+
+def test_processes_share_the_cores_and_this_one_keeps_its_environment(
+    jobs: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Dask would set is inherited by processes that measure."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    done = outcomes(2, [Call("variables", jobs.variables, names)])
+    assert done["variables"].value == [str(max(1, CPU_COUNT // 2)), "3", None]
+    assert jobs.variables(*names) == [None, "3", None]

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 from depthbench.suites.cli.measuring import parse_cores
+from depthbench.suites.exclusion import MACHINE, held
 
 
 def depthbench(*arguments: str, cwd: Path, boards: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -67,7 +69,7 @@ def test_bad_input(command: str, fault: str, tmp_path: Path) -> None:
 def test_a_faulty_file_of_boards_is_named(tmp_path: Path) -> None:
     done = depthbench("boards", "list", cwd=tmp_path, boards="'$(x)': {host: a, board: jetson-nano}")
     assert done.returncode == 2
-    assert "boards.yaml: '$(x)' is not a board's name" in done.stderr
+    assert "boards.yaml:1: $(x): '$(x)' is not a board's name" in done.stderr
 
 
 def test_boards(tmp_path: Path) -> None:
@@ -83,3 +85,40 @@ def test_boards(tmp_path: Path) -> None:
     done = depthbench("measure", "tst-t", "--target", "mine", cwd=tmp_path)
     assert done.returncode == 2
     assert "target mine is not available: connection refused" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("holder", "said"),
+    [(MACHINE, "waiting for a measurement on this machine"), (None, "waiting for other work on this machine")],
+    ids=["measurement", "work"],
+)
+def test_it_waits_for_others_on_this_machine(
+    holder: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPTHBENCH_LOCKS", str(tmp_path / "locks"))
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[1,3,32,32] rgb) => (float[1,3,32,32] d) { d = Relu(rgb) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
+    code = (
+        "from depthbench.suites.cli import main\n"
+        "from depthbench.suites.targets import desktop_cpu, engine\n"
+        "desktop_cpu.PROFILES['quick'] = engine.MeasureProfile(0.1, 20, 0.02, 0.02, 10)\n"
+        "main()\n"
+    )
+    with held(holder):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "measure", "net.onnx", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert process.stderr is not None
+        line = ""
+        while not line.startswith("waiting"):
+            line = process.stderr.readline()
+            assert line, process.communicate()
+        assert line == f"{said}: 0%\n"
+        assert process.poll() is None
+    output, messages = process.communicate(timeout=180)
+    assert process.returncode == 0, messages
+    assert json.loads(output)["n"] >= 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
+from depthbench.reports.report import build_report
+from depthbench.suites.results import Record, RunFolder, write_json
 from depthbench.suites.targets import BUILT_IN, Target, desktop_cpu
 from depthbench.suites.targets.desktop_cpu import CpuSettings, check_settings, cpu_network, measure, try_measure
 from depthbench.suites.targets.engine import Arm, MeasureProfile, latency
@@ -93,16 +96,27 @@ def test_openvino(networks: list[Path], tmp_path: Path) -> None:
         measure([broken], TINY, CpuSettings(runtime="openvino"))
 
 
-def test_foreign_load_is_flagged(networks: list[Path]) -> None:
+def test_foreign_load_is_flagged_in_the_record_and_in_the_report(
+    networks: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(desktop_cpu.PROFILES, "quick", MeasureProfile(0.5, 20, 0.1, 0.05, 10))
     burn = "while True: pass"
     others = [subprocess.Popen([sys.executable, "-c", burn]) for _ in range(2)]
     try:
-        [one] = measure(networks[:1], MeasureProfile(0.5, 20, 0.1, 0.05, 10))
+        [one] = measure_group(BUILT_IN["desktop-cpu"], [Work(networks[0], "fp32", (32, 32))], "quick")
     finally:
         for other in others:
             other.kill()
             other.wait()
-    assert "contaminated" in latency(one).flags
+    assert one.latency is not None
+    assert "contaminated" in one.latency.flags
+    folder = RunFolder(tmp_path / "run")
+    place = {"size": (32, 32), "target": "desktop-cpu", "target_kind": "cpu", "dataset": "folder", "protocol": "native"}
+    folder.write_record(Record("one", "ok", "net", "file", "fp32", latency=one.latency, **place))
+    write_json(folder.manifest, {"cells": ["one"]})
+    page = build_report(folder.root, notebook=False).read_text("utf-8")
+    assert re.search(r'<td class="remarks"[^>]*>[^<]*contaminated', page)
+    assert "contaminated" in (folder.root / "report" / "cells.csv").read_text("utf-8").splitlines()[1]
 
 
 def test_contaminated_is_more_than_a_tenth_of_the_rounds() -> None:

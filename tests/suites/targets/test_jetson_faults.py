@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from depthbench.suites.targets import board_session
 from depthbench.suites.targets.board_results import Outcome
+from depthbench.suites.targets.board_session import Session
 from depthbench.suites.targets.jetson import probe, unavailable
+from depthbench.suites.targets.transport import Ssh
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,7 @@ def test_a_wrong_output_is_a_failure(on_board: Any, server: Any, board: Any, net
     assert one.reason is not None
     assert "check: the engine's output differs from ONNX Runtime's by" in one.reason
     assert "more than the 2.0% allowed in fp16" in one.reason
+    assert board.is_as_before()
 
 
 def test_clocks_that_drop_are_flagged(on_board: Any, server: Any, board: Any, networks: list[Path]) -> None:
@@ -68,6 +73,7 @@ def test_clocks_that_drop_are_flagged(on_board: Any, server: Any, board: Any, ne
     assert one.latency is not None
     assert one.latency.flags == ["throttled"]
     assert one.latency.details["throttled"]["gpu_mhz"] == [614, 921]
+    assert board.is_as_before()
 
 
 @pytest.mark.parametrize(
@@ -96,8 +102,6 @@ def test_a_cut_connection(on_board: Any, place: str, doing: str, server: Any, bo
 def test_a_connection_cut_during_the_push(
     on_board: Any, server: Any, board: Any, networks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from depthbench.suites.targets.board_session import Session
-
     real: Callable[..., None] = Session.put
     cuts = iter([True])
     knives = []
@@ -127,8 +131,6 @@ def test_a_connection_cut_during_the_push(
 def test_a_full_disk(
     on_board: Any, server: Any, board: Any, networks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from depthbench.suites.targets.board_session import Session
-
     real: Callable[..., None] = Session.put
 
     def put(self: Session, name: str, data: bytes, timeout: float) -> None:
@@ -161,8 +163,6 @@ def test_no_trtexec(on_board: Any, server: Any, board: Any, networks: list[Path]
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    import time
-
     end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end
@@ -199,6 +199,21 @@ def test_a_lock_whose_owner_died_is_taken_and_what_it_changed_is_restored(
     [one] = on_board(networks[:1], server.entry)
     assert one.latency is not None
     assert board.is_as_before()
+
+
+def test_a_board_that_is_slow_to_note_a_heartbeat_keeps_the_hold(
+    server: Any, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_session, "HEARTBEAT_S", 1)
+    board.write("slow-date", "")
+    transport = Ssh(server.entry)
+    with Session(transport, server.entry, "slow") as session:
+        time.sleep(8)  # some looks at the heartbeat, each while the next one is being noted
+        assert session.alive
+        assert board.lock.is_dir()
+        (board.folder / "slow-date").unlink()
+    transport.close()
+    board.settles()
 
 
 def test_kill_9_of_this_side_gives_the_board_back(on_board: Any, server: Any, board: Any, networks: list[Path]) -> None:

@@ -11,7 +11,7 @@ from depthbench.suites.targets.jetson import probe, unavailable
 from depthbench.suites.targets.transport import BoardError
 
 
-def test_a_wrong_host_key(on_board: Any, server: Any, networks: list[Path], tmp_path: Path) -> None:
+def test_a_wrong_host_key(on_board: Any, server: Any, board: Any, networks: list[Path], tmp_path: Path) -> None:
     known = tmp_path / "sshd" / "known"
     other = (tmp_path / "sshd" / "user.pub").read_text()
     known.write_text(f"[127.0.0.1]:{server.entry.port} {other}")
@@ -19,6 +19,7 @@ def test_a_wrong_host_key(on_board: Any, server: Any, networks: list[Path], tmp_
     assert unavailable(server.entry) == words
     [one] = on_board(networks[:1], server.entry)
     assert one.reason == words
+    assert board.is_as_before()
     known.write_text("")
     assert unavailable(server.entry) == "its host key is not known here; connect once with ssh and check it"
 
