@@ -106,3 +106,10 @@ def initial_values(graph: onnx.GraphProto) -> Mapping[str, NDArray[np.generic]]:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
     return values
+
+
+def static_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """The shapes that a model tells of its tensors, by name; 0 for a side that it leaves open."""
+    graph = model.graph
+    values = [*graph.input, *graph.output, *graph.value_info]
+    return {value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values}

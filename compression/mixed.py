@@ -23,7 +23,7 @@ from depthbench.compression.graph import file_digest
 from depthbench.compression.prepared import fit_kernels, prepared
 from depthbench.compression.quantize import multiplying, quantizable, write_qdq
 
-VERSION = 1
+VERSION = 2
 """Counts the changes after which earlier measurements of groups no longer hold."""
 
 NOISE_IMAGES = 8

@@ -89,14 +89,14 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
         "fp32": Precision("float32 throughout"),
         "fp16": Precision("float16 weights and activations, float32 input and output", 2),
         "int8": Precision(
-            "INT8 QDQ for ONNX Runtime on a CPU: uint8 activations, int8 weights per channel", 2, CpuOptions
+            "INT8 QDQ for ONNX Runtime on a CPU: uint8 activations, int8 weights per channel", 3, CpuOptions
         ),
         "int8-trt": Precision(
             "INT8 QDQ for TensorRT: symmetric int8 activations and weights, bias and softmax in float", 2, BoardOptions
         ),
-        "int8-nncf": Precision("INT8 QDQ by NNCF's post-training quantization", 1, NncfOptions, "nncf"),
+        "int8-nncf": Precision("INT8 QDQ by NNCF's post-training quantization", 2, NncfOptions, "nncf"),
         "int8-mixed": Precision(
-            "INT8 QDQ with the operators in float that hurt most, found by a search", 1, MixedOptions
+            "INT8 QDQ with the operators in float that hurt most, found by a search", 2, MixedOptions
         ),
         "int8-dynamic": Precision("int8 weights, activations quantized while it runs", 1, WeightOptions),
         "int8-weights": Precision("int8 weights, computed in float32: a control", 1, WeightOptions),

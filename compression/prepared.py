@@ -11,7 +11,8 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper, version_converter
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from depthbench.compression.graph import attribute, optimized
+from depthbench.compression.graph import attribute, optimized, static_shapes
+from depthbench.compression.tiles import keep_in_tiles, replace_nodes, weigh_colours_first
 
 OPSET = 13
 """The first that quantizes a weight per channel, and the last that the oldest boards read."""
@@ -55,6 +56,8 @@ def save(model: onnx.ModelProto, out: Path) -> None:
 
 def fit_kernels(model: onnx.ModelProto) -> None:
     """Rewrite what ONNX Runtime's INT8 kernels are slow at; the network computes what it did."""
+    weigh_colours_first(model)
+    keep_in_tiles(model)
     tile_few_outputs(model)
     shield_upsampling(model)
 
@@ -65,7 +68,7 @@ def shield_upsampling(model: onnx.ModelProto) -> None:
     ONNX Runtime moves the convolutions to channels-last order and would carry a Resize along, where its uint8 kernel is
     far slower. Its optimizer does not move a layout through a reshape.
     """
-    shapes = _shapes(model)
+    shapes = static_shapes(model)
     nodes = []
     for node in model.graph.node:
         nodes.append(node)
@@ -98,7 +101,7 @@ def tile_few_outputs(model: onnx.ModelProto) -> None:
     larger kernel and stride and an output channel for every pixel of the tile, and a DepthToSpace. A single channel at
     stride 1 (6×6 with stride 4) takes a quarter of the time.
     """
-    shapes, values = _shapes(model), {tensor.name: tensor for tensor in model.graph.initializer}
+    shapes, values = static_shapes(model), {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
         nodes.append(node)
@@ -131,15 +134,4 @@ def tile_few_outputs(model: onnx.ModelProto) -> None:
         sizes: dict[str, Any] = {"kernel_shape": [side] * 2, "strides": [step * tile] * 2, "pads": pads}
         conv = helper.make_node("Conv", [node.input[0], *added], [name], node.name, **sizes)
         nodes[-1:] = [conv, helper.make_node("DepthToSpace", [name], [node.output[0]], f"{name}_join", blocksize=tile)]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
-        model.graph.initializer.remove(tensor)
-    model.CopyFrom(onnx.shape_inference.infer_shapes(model))
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    graph = model.graph
-    values = [*graph.input, *graph.output, *graph.value_info]
-    return {value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values}
+    replace_nodes(model, nodes)

@@ -11,15 +11,17 @@ import contextlib
 import copy
 import io
 import tempfile
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime as ort
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.calibrate import CalibraterBase
 
 from depthbench.compression.calibration import DEFAULT_RANGES, Image, Reader, checked, method
-from depthbench.compression.executed import delivered, node_macs, noise_db
+from depthbench.compression.executed import delivered, node_macs, noise_db, quiet
 from depthbench.compression.graph import attribute
 from depthbench.compression.prepared import fit_kernels, prepared, save
 
@@ -181,7 +183,8 @@ def write_qdq(
     kinds = {node.op_type for node in model.graph.node if node.name in set(nodes)}
     if known_ranges is not None:
         kinds = {*ELEMENTWISE, *WEIGHTED, "Reshape"}
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # its calibrators print
+    printed = contextlib.redirect_stdout(io.StringIO())  # its calibrators print
+    with tempfile.TemporaryDirectory() as folder, printed, _one_thread():
         target = Path(folder) / "quantized.onnx"
         quantize_static(
             copy.deepcopy(model),  # it moves the weights of what it is given to a file
@@ -198,3 +201,25 @@ def write_qdq(
             extra_options={"ActivationSymmetric": symmetric, **extra, **(options or {})},
         )
         save(onnx.load(target), out)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """ONNX Runtime's calibrators on one thread: they take every core, spin while they wait, and have no option for it.
+
+    The ranges are the same, for a third less processor time, and workers of one machine do not get in each other's way.
+    """
+    theirs = CalibraterBase.create_inference_session
+    CalibraterBase.create_inference_session = _open_calibrator
+    try:
+        yield
+    finally:
+        CalibraterBase.create_inference_session = theirs
+
+
+def _open_calibrator(calibrator: Any) -> None:
+    options = quiet()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    calibrator.infer_session = ort.InferenceSession(
+        calibrator.augmented_model_path, options, providers=calibrator.execution_providers
+    )

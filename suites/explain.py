@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthbench.suites.explain_causes import SECOND, Cause, Pair, causes
-from depthbench.suites.explain_kernels import CLASSES, Kernel, base_operator, by_class, matched
+from depthbench.suites.explain_kernels import CLASSES, Kernel, base_operator, by_class
+from depthbench.suites.explain_matching import matched
 from depthbench.suites.names import unknown
 
 if TYPE_CHECKING:

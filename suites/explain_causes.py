@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from depthbench.suites.explain_kernels import Kernel, base_operator, matched
+from depthbench.suites.explain_kernels import Kernel, base_operator
+from depthbench.suites.explain_matching import matched
 from depthbench.suites.explain_sentences import SENTENCES
 
 CAUSES: Mapping[str, str] = {

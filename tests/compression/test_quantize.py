@@ -67,7 +67,10 @@ def test_int8_of_the_catalogue_runs_its_convolutions_in_int8(
     found = executed(out)
     int8, total = found.int8_convolutions, found.convolutions
     assert total == node_histogram(source)["Conv"]
-    assert int8 == total - few_channels(source) >= total - 3
+    few = few_channels(source)
+    assert (
+        total - 3 <= total - few <= int8 <= total - min(few, 1)
+    )  # all but those, and some of those in tiles; never a stem
     assert (report["int8_convolutions"], report["convolutions"]) == (int8, total)
     assert (report["calibration_images"], report["ranges"]) == (4, "minmax")
     assert out.stat().st_size < 0.75 * source.stat().st_size
