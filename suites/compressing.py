@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthbench.compression.recipes import Recipe
-from depthbench.suites.cache import cache_dir
 from depthbench.suites.models import ModelSpec, build_model, file_sha256
 from depthbench.suites.plan import digest, library_versions, recipe_identity, shipped_child
 from depthbench.suites.results import Lineage, write_atomic
 from depthbench.suites.source import DataSource
 from depthbench.suites.step_context import IMAGES, StepContext
-from depthbench.suites.store import Store
+from depthbench.suites.storage.cache import cache_dir
+from depthbench.suites.storage.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
 
     from depthbench.compression.steps import Context
-    from depthbench.suites.training_log import Report
+    from depthbench.suites.training.log import Report
 
 
 def network(
@@ -35,7 +35,7 @@ def network(
     if spec.variant is None:
         module, weights = build_model(spec), Lineage("weights", spec.digest, {"model": spec.name})
     else:
-        from depthbench.suites.trained import trained_network
+        from depthbench.suites.running.trained import trained_network
 
         module, weights = trained_network(spec, source.roots)
     lineage = [weights]
@@ -90,7 +90,7 @@ def step_faults(recipe: Recipe) -> list[str]:
     """
     from depthbench.compression import options
     from depthbench.suites.targets.predicted import check
-    from depthbench.suites.training_config import config_faults
+    from depthbench.suites.training.config import config_faults
 
     faults = []
     for i, step in enumerate(recipe.steps):

@@ -1,7 +1,7 @@
 """Why a compressed network is, or is not, faster than its parent: where the time of both goes, and what that means.
 
 ``explain`` runs two ONNX files in turn under ONNX Runtime's profiler, or takes the kernels of a board that
-:mod:`depthbench.suites.explain_board` predicts or reads from trtexec's files. See docs/explain.md for what the classes mean.
+:mod:`depthbench.suites.explaining.board` predicts or reads from trtexec's files. See docs/explain.md for what the classes mean.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthbench.suites.explain_causes import SECOND, Cause, Pair, causes
-from depthbench.suites.explain_kernels import CLASSES, Kernel, base_operator, by_class
-from depthbench.suites.explain_matching import matched
+from depthbench.suites.explaining.causes import SECOND, Cause, Pair, causes
+from depthbench.suites.explaining.kernels import CLASSES, Kernel, base_operator, by_class
+from depthbench.suites.explaining.matching import matched
 from depthbench.suites.names import unknown
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def explain(
             raise ValueError(f"{path}: no such ONNX file")
     called = names or (parent.name, child.name)
     if target in BOARDS:
-        from depthbench.suites.explain_board import predicted_pair
+        from depthbench.suites.explaining.board import predicted_pair
 
         return predicted_pair((parent, child), called, target, precisions)
     if target not in ("desktop-cpu", "desktop-cpu-all"):
@@ -207,7 +207,7 @@ def explain(
                 f"target {target} has no profile here: give trtexec's layer profiles, or one of {', '.join(choices)}"
             )
         raise ValueError(unknown("target", target, choices))
-    from depthbench.suites.explain_run import measured_rates, run_pair
+    from depthbench.suites.explaining.profiles import measured_rates, run_pair
     from depthbench.suites.targets.desktop_cpu import thread_count
     from depthbench.suites.targets.intervals import paired_ratio
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from depthbench.suites.plan import digest, library_versions
 from depthbench.suites.source import CALIBRATION_IMAGES, DataSource
-from depthbench.suites.store import Store
+from depthbench.suites.storage.store import Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from depthbench.suites.disk import writing_to
 from depthbench.suites.results import SCHEMA_VERSION, Record, RunFolder, read_json, write_atomic, write_json
+from depthbench.suites.storage.disk import writing_to
 
 _WHEN = ("started", "finished", "timings", "environment", "schema_version")
 """What of a record may differ between two runs that found the same."""

@@ -194,7 +194,7 @@ def _find_module(name: str) -> ModuleSpec | None:
 def build_model(spec: ModelSpec, seed: int = 0) -> nn.Module:
     """The network of a catalogue or function MODEL, in eval mode, with its weights, else random ones drawn from ``seed``.
 
-    A variant is built with its options; its weights are not looked for here (see :mod:`depthbench.suites.trained`).
+    A variant is built with its options; its weights are not looked for here (see :mod:`depthbench.suites.running.trained`).
     """
     import torch
 

@@ -14,10 +14,10 @@ from typing import Any
 from depthbench.suites.compressing import network_key
 from depthbench.suites.plan import Data, Job, digest, shipped_child
 from depthbench.suites.results import read_json
-from depthbench.suites.shared_evaluation import evaluation_key
+from depthbench.suites.running.shared_evaluation import evaluation_key
+from depthbench.suites.running.trained import trained_key
 from depthbench.suites.stages import Artefact, ArtefactSpec
-from depthbench.suites.store import META, Store
-from depthbench.suites.trained import trained_key
+from depthbench.suites.storage.store import META, Store
 
 TRAINING, COMPRESSION, FILE, ACCURACY, LATENCY = STAGES = ("training", "compression", "file", "accuracy", "latency")
 

@@ -2,7 +2,7 @@
 
 All counts are exact. The figure counts convolutions, linear layers, matrix products and attention, without biases:
 1 MAC = 2 FLOPs. Three counters read three different things: fvcore the TorchScript trace, ptflops the operators that
-torch dispatches, and :mod:`depthbench.suites.graph` the deployed ONNX file.
+torch dispatches, and :mod:`depthbench.suites.graphs.graph` the deployed ONNX file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthbench.suites.graph import Graph, load_graph
+from depthbench.suites.graphs.graph import Graph, load_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

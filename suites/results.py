@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from depthbench.suites.disk import writing_to
+from depthbench.suites.storage.disk import writing_to
 
 HISTORY = {
     1: "first version; evaluations later gained metrics by range and at edges, groups and skipped, absent from older files",
@@ -156,7 +156,7 @@ def _check_version(version: Any) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash at any moment, sees the old file or the whole new one.
 
-    :class:`depthbench.suites.disk.FullDiskError` when there is no space for it.
+    :class:`depthbench.suites.storage.disk.FullDiskError` when there is no space for it.
     """
     with writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)

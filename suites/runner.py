@@ -15,22 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthbench.suites.cluster import Scheduler
 from depthbench.suites.environment import environment, now
-from depthbench.suites.exclusion import resource_of
-from depthbench.suites.execution import Call, Progress
 from depthbench.suites.merging import cell_of
 from depthbench.suites.plan import Data, Job, library_versions, make_plan
-from depthbench.suites.record_writer import RecordWriter
-from depthbench.suites.records import unfinished
 from depthbench.suites.results import SCHEMA_VERSION, Record, RunFolder, write_atomic, write_json
-from depthbench.suites.run_tasks import File, RunTasks
+from depthbench.suites.running.cluster import Scheduler
+from depthbench.suites.running.exclusion import resource_of
+from depthbench.suites.running.execution import Call, Progress
+from depthbench.suites.running.record_writer import RecordWriter
+from depthbench.suites.running.records import unfinished
+from depthbench.suites.running.run_tasks import File, RunTasks
+from depthbench.suites.running.status import Status, Watch
+from depthbench.suites.running.tasks import Task, carry_out
+from depthbench.suites.running.workers import open_workers
 from depthbench.suites.schema import Suite
 from depthbench.suites.source import CALIBRATION_IMAGES, DataSource
 from depthbench.suites.stages import ArtefactSpec
-from depthbench.suites.status import Status, Watch
-from depthbench.suites.tasks import Task, carry_out
-from depthbench.suites.workers import open_workers
 
 if TYPE_CHECKING:
     from depthbench.suites.data import DepthDataset

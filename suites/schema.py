@@ -3,8 +3,8 @@
 All faults of a file are reported at once, one line each, with the line and the path to the key:
 ``mine.yaml:12: matrix[0].models[1]: unknown model 'tst-x'; did you mean tst-s? (choices: ...)``.
 
-The keys and their meaning are in :mod:`.schema_keys`, how a file is read in :mod:`.schema_yaml`, ``extends``, ``env`` and
-``defaults`` in :mod:`.schema_merge`, what names may stand for in :mod:`.schema_names`.
+The keys and their meaning are in :mod:`.suitefile.keys`, how a file is read in :mod:`.suitefile.reading`, ``extends``, ``env``
+and ``defaults`` in :mod:`.suitefile.merge`, what names may stand for in :mod:`.suitefile.names`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from depthbench.compression.recipes import RECIPES, Recipe, parse_recipe
 from depthbench.suites.names import unknown
-from depthbench.suites.schema_faults import typed_faults
-from depthbench.suites.schema_keys import (
+from depthbench.suites.suitefile.faults import typed_faults
+from depthbench.suites.suitefile.keys import (
     Block,
     Cells,
     DataSpec,
@@ -29,9 +29,9 @@ from depthbench.suites.schema_keys import (
     TrainSpec,
     parse_size,
 )
-from depthbench.suites.schema_merge import catalogue, catalogue_text, read_text, whole_tree
-from depthbench.suites.schema_names import name_faults
-from depthbench.suites.schema_yaml import SuiteError
+from depthbench.suites.suitefile.merge import catalogue, catalogue_text, read_text, whole_tree
+from depthbench.suites.suitefile.names import name_faults
+from depthbench.suites.suitefile.reading import SuiteError
 
 __all__ = [
     "Block",

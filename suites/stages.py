@@ -17,7 +17,7 @@ from depthbench.suites.models import ModelSpec, file_sha256
 from depthbench.suites.plan import digest, library_versions, recipe_identity
 from depthbench.suites.results import Lineage
 from depthbench.suites.source import DataSource
-from depthbench.suites.store import Entry, Store
+from depthbench.suites.storage.store import Entry, Store
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,7 +114,7 @@ def _build_artefact(spec: ArtefactSpec, folder: Path) -> dict[str, Any]:
         reports = [*reports, {"step": spec.precision, **report}]
     profile = profile_model(module, deployed, spec.size)
     if module is not None and spec.model.variant is not None:
-        from depthbench.suites.trained import transformer_costs
+        from depthbench.suites.running.trained import transformer_costs
 
         profile["transformer"] = transformer_costs(module, spec.size)
     exported.unlink()

@@ -16,14 +16,14 @@ from depthbench.suites.data import open_dataset
 from depthbench.suites.plan import digest, library_versions
 from depthbench.suites.protocols import PROTOCOLS, Prepared, resize
 from depthbench.suites.source import DataSource
-from depthbench.suites.store import Store
-from depthbench.suites.training_config import TrainConfig, load_config
+from depthbench.suites.storage.store import Store
+from depthbench.suites.training.config import TrainConfig, load_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from depthbench.suites.data import DepthDataset
-    from depthbench.suites.training_log import Report
+    from depthbench.suites.training.log import Report
 
 IMAGES = 32
 """Images of the calibration split that networks are scored on between steps."""
@@ -64,7 +64,7 @@ class StepContext:
 
         Every training of a recipe has a folder of its own, so a recipe that is stopped goes on in the one it was in.
         """
-        from depthbench.suites.training import train
+        from depthbench.suites.training.loop import train
 
         self._trainings += 1
         folder = self.folder if self._trainings == 1 else self.folder / f"training-{self._trainings}"
@@ -93,7 +93,7 @@ class StepContext:
 
         In eval mode: the statistics of batch norms are part of the network that is pruned.
         """
-        from depthbench.suites.training_loss import objective
+        from depthbench.suites.training.loss import objective
 
         config = self.config({})
         aim = objective(config.model_copy(update={"distill": None}), module)
@@ -106,7 +106,7 @@ class StepContext:
 
     def renew_norms(self, module: nn.Module, size: tuple[int, int]) -> None:
         """Measure the statistics of every batch norm anew, in place, on the images; no weight changes."""
-        from depthbench.suites.training import measure_batch_norm
+        from depthbench.suites.training.loop import measure_batch_norm
 
         measure_batch_norm(module, (rgb for rgb, _ in self._batches(size, math.inf)))
 

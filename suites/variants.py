@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from depthbench.suites.data import open_dataset
 from depthbench.suites.models import MODELS, ModelSpec, file_sha256, resolve_model
 from depthbench.suites.names import unknown
-from depthbench.suites.training_config import SAME_RESULT, TrainConfig, load_config
+from depthbench.suites.training.config import SAME_RESULT, TrainConfig, load_config
 
 if TYPE_CHECKING:
     from depthbench.suites.schema import ModelEntry, TrainSpec

@@ -14,7 +14,7 @@ from depthbench.suites.cli.listing import Json
 from depthbench.suites.cli.output import err, out, print_json, print_table, stages
 
 if TYPE_CHECKING:
-    from depthbench.suites.caches import Item
+    from depthbench.suites.storage.caches import Item
 
 cache = typer.Typer(name="cache", help="What is kept in the cache folder: list, clean, verify.", no_args_is_help=True)
 
@@ -27,8 +27,8 @@ _UNITS_B = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
 @cache.command()
 def ls(area: Area = None, json: Json = False) -> None:
     """List what the cache holds, by part; with a part's name, its items."""
-    from depthbench.suites.cache import cache_dir
-    from depthbench.suites.caches import PLAIN, STORES, contents
+    from depthbench.suites.storage.cache import cache_dir
+    from depthbench.suites.storage.caches import PLAIN, STORES, contents
 
     items = _of(contents(), area)
     if area is not None:
@@ -74,8 +74,8 @@ def gc(
     json: Json = False,
 ) -> None:
     """Make room: remove what can be made again. Calibrations stay, and what a killed process left half-made always goes."""
-    from depthbench.suites.cache import cache_dir
-    from depthbench.suites.caches import chosen, contents, remove, tidy
+    from depthbench.suites.storage.cache import cache_dir
+    from depthbench.suites.storage.caches import chosen, contents, remove, tidy
 
     if older_than is None and max_size is None:
         raise ValueError("cache gc: give --older-than (30d), --max-size (20GB) or both")
@@ -130,7 +130,7 @@ def verify(
 
     Images and calibrations have no digests: of these only files that cannot be read are found.
     """
-    from depthbench.suites.caches import contents, faults, remove
+    from depthbench.suites.storage.caches import contents, faults, remove
 
     items = _of(contents(), area)
     with stages() as progress:
@@ -153,8 +153,8 @@ def verify(
 
 
 def _of(items: Sequence[Item], area: str | None) -> list[Item]:
-    from depthbench.suites.caches import PLAIN, STORES
     from depthbench.suites.names import lookup
+    from depthbench.suites.storage.caches import PLAIN, STORES
 
     if area is None:
         return list(items)

@@ -14,7 +14,7 @@ from depthbench.suites.cli.listing import Json
 from depthbench.suites.cli.output import err, out, print_json, print_table
 
 if TYPE_CHECKING:
-    from depthbench.suites.cluster import Scheduler
+    from depthbench.suites.running.cluster import Scheduler
 
 TlsCa = Annotated[Path | None, typer.Option("--tls-ca", help="For tls://: the authority's certificate.")]
 TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="For tls://: this side's certificate.")]
@@ -29,7 +29,7 @@ def chosen_scheduler(
     address: str | None, workers: int, ca: Path | None, cert: Path | None, key: Path | None
 ) -> Scheduler | None:
     """The cluster that options name, or None; ``ValueError`` for options that contradict each other."""
-    from depthbench.suites.cluster import Scheduler
+    from depthbench.suites.running.cluster import Scheduler
 
     if address is None:
         if ca or cert or key:
@@ -58,8 +58,8 @@ def up(
     json: Json = False,
 ) -> None:
     """Start a cluster on this machine, for depthbench run SUITE --scheduler, until Ctrl-C."""
-    from depthbench.suites.cluster import Scheduler, quiet
-    from depthbench.suites.local_cluster import local_cluster
+    from depthbench.suites.running.cluster import Scheduler, quiet
+    from depthbench.suites.running.local_cluster import local_cluster
 
     boards = [_board(name) for name in dict.fromkeys(board or ())]
     scheme = "tls" if tls_ca or tls_cert or tls_key else "tcp"
@@ -98,7 +98,7 @@ def status(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run fo
     """Show where a run stands, from any terminal."""
     from depthbench.suites.cli.live import duration
     from depthbench.suites.results import RunFolder
-    from depthbench.suites.status import read_status
+    from depthbench.suites.running.status import read_status
 
     found = read_status(RunFolder(run_dir))
     if json:

@@ -76,7 +76,7 @@ def find_artefact(run: Run, record: Record) -> Path:
 
     ``ValueError`` when it is not in the cache and this installation would make another file.
     """
-    from depthbench.suites.store import Store
+    from depthbench.suites.storage.store import Store
 
     lineage = json.loads(json.dumps([asdict(link) for link in record.lineage]))
     store = Store("artefacts")

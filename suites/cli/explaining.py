@@ -45,7 +45,7 @@ def explain(
     if not profiles and (parent_layers or child_layers):
         raise ValueError("--parent-layers and --child-layers belong to layer profiles of trtexec (.json)")
     if profiles:
-        from depthbench.suites.explain_board import trtexec_pair
+        from depthbench.suites.explaining.board import trtexec_pair
 
         found = trtexec_pair((profiles[0], profiles[1]), (parent_layers, child_layers), (parent, child))
     else:
@@ -129,7 +129,7 @@ def _image(path: Path | None, network: Path) -> NDArray[np.float32] | None:
 
 def show(found: Explanation) -> None:
     """The explanation as tables, the sentences last."""
-    from depthbench.suites.explain_kernels import CLASSES
+    from depthbench.suites.explaining.kernels import CLASSES
 
     how = {"measured": "measured", "predicted": "predicted, not measured", "trtexec": "by trtexec"}[found.child.how]
     print_table(f"Time by operator class on {found.target} ({how})", _classes(found))
@@ -161,7 +161,7 @@ def show(found: Explanation) -> None:
 
 
 def _classes(found: Explanation) -> list[dict[str, str]]:
-    from depthbench.suites.explain_kernels import CLASSES, by_class
+    from depthbench.suites.explaining.kernels import CLASSES, by_class
 
     before, after = by_class(found.parent.kernels), by_class(found.child.kernels)
     reached = found.child.reached()

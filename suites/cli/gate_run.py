@@ -15,13 +15,13 @@ from depthbench.reports.gate import Check, Limit, judge_accuracy, judge_static, 
 from depthbench.reports.gate_latency import judge_latency
 from depthbench.reports.gate_output import GateReport
 from depthbench.suites.environment import environment, now
-from depthbench.suites.exclusion import measuring
 from depthbench.suites.gating.accepted import Accepted
 from depthbench.suites.gating.config import ACCURACY, EXACT, Policy, chosen
 from depthbench.suites.gating.facts import read_facts
 from depthbench.suites.gating.scoring import Scorer, per_image
 from depthbench.suites.gating.sources import Artefact, Side
 from depthbench.suites.gating.timing import paired
+from depthbench.suites.running.exclusion import measuring
 from depthbench.suites.targets import TARGETS
 
 Progress = Callable[[str, float, float], None]

@@ -82,7 +82,7 @@ _OPTIONAL = {
 
 def doctor(json: Json = False) -> None:
     """Say what is installed, what is missing and what it would enable; exit code 1 when something needed is missing."""
-    from depthbench.suites.cache import cache_dir
+    from depthbench.suites.storage.cache import cache_dir
     from depthbench.suites.targets import TARGETS
 
     rows = [{"what": "python", "found": sys.version.split()[0], "note": ""}]

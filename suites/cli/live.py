@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from depthbench.suites.cli.output import err
-from depthbench.suites.status import Status
+from depthbench.suites.running.status import Status
 
 _SHOWN = 6
 """Tasks at work that are named."""

@@ -58,10 +58,10 @@ def measure(
     from dataclasses import asdict
 
     from depthbench.suites.cli.measured import comparison, figures
-    from depthbench.suites.exclusion import held, measuring
     from depthbench.suites.names import lookup
     from depthbench.suites.plan import library_versions
     from depthbench.suites.results import write_json
+    from depthbench.suites.running.exclusion import held, measuring
     from depthbench.suites.targets import TARGETS
     from depthbench.suites.targets import desktop_cpu as cpu
     from depthbench.suites.targets.batches import parse_batches

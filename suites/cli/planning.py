@@ -93,7 +93,7 @@ def schema(
     Put ``# yaml-language-server: $schema=suite.schema.json`` at the top of a suite.
     """
     from depthbench.suites.results import write_atomic
-    from depthbench.suites.schema_docs import json_schema, markdown_text
+    from depthbench.suites.suitefile.docs import json_schema, markdown_text
 
     text = markdown_text() if markdown else json_module.dumps(json_schema(), indent=2) + "\n"
     if out_file is None:

@@ -109,8 +109,8 @@ def run(
 
 def _report(run_dir: Path, out_dir: Path | None) -> Path:
     from depthbench.reports.report import build_report
-    from depthbench.suites.disk import writing_to
     from depthbench.suites.results import RunFolder
+    from depthbench.suites.storage.disk import writing_to
 
     RunFolder(run_dir).read_manifest()  # before anything is said: no run here
     with writing_to(out_dir or run_dir):

@@ -41,12 +41,12 @@ def sensitivity(
     """
     from depthbench.compression.options import prune_options
     from depthbench.compression.sensitivity import RATIOS, scan_network
-    from depthbench.suites.cache import cache_dir
     from depthbench.suites.data import dataset_info
     from depthbench.suites.models import build_model, resolve_model
     from depthbench.suites.schema import parse_size
     from depthbench.suites.source import DataSource
     from depthbench.suites.step_context import StepContext
+    from depthbench.suites.storage.cache import cache_dir
 
     for share in ratio or ():
         if not 0 < share < 1:

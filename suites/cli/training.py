@@ -54,9 +54,9 @@ def train(
     from depthbench.suites.compressing import train_child
     from depthbench.suites.models import build_model, resolve_model
     from depthbench.suites.names import lookup
-    from depthbench.suites.training import train_model
-    from depthbench.suites.training_config import load_config
-    from depthbench.suites.training_log import Status, progress_bar, tensorboard
+    from depthbench.suites.training.config import load_config
+    from depthbench.suites.training.log import Status, progress_bar, tensorboard
+    from depthbench.suites.training.loop import train_model
 
     chosen = lookup("recipe", recipe, RECIPES)
     spec = resolve_model(model, weights=weights)

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from depthbench.suites.cache import cache_dir
 from depthbench.suites.data.base import Sample
 from depthbench.suites.results import write_atomic
+from depthbench.suites.storage.cache import cache_dir
 
 VERSION = 1
 """Raise it when the renderer's pictures change: it names the cache and enters the digest."""

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import depthbench.suites
-from depthbench.suites.cache import cache_dir
+from depthbench.suites.storage.cache import cache_dir
 
 ROOT = "depthbench"
 

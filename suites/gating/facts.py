@@ -17,7 +17,7 @@ import onnx
 from onnx import helper
 
 from depthbench.suites.export import read_onnx
-from depthbench.suites.graph import Graph, Node, build_graph
+from depthbench.suites.graphs.graph import Graph, Node, build_graph
 from depthbench.suites.models import file_sha256
 
 STANDARD_DOMAINS = ("", "ai.onnx")

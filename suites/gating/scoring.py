@@ -12,7 +12,7 @@ from depthbench.suites.evaluate import evaluate_onnx
 from depthbench.suites.gating.config import ACCURACY, Images
 from depthbench.suites.models import file_sha256
 from depthbench.suites.plan import digest, library_versions
-from depthbench.suites.store import Store
+from depthbench.suites.storage.store import Store
 
 
 class Scorer:

@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from depthbench.suites.cache import cache_dir
 from depthbench.suites.gating import builder
 from depthbench.suites.gating.config import Built, Policy
 from depthbench.suites.gating.environments import (
@@ -27,7 +26,8 @@ from depthbench.suites.gating.environments import (
 )
 from depthbench.suites.plan import digest, library_versions
 from depthbench.suites.results import Record, RunFolder, read_json
-from depthbench.suites.store import Store
+from depthbench.suites.storage.cache import cache_dir
+from depthbench.suites.storage.store import Store
 
 Progress = Callable[[str, float, float], None]
 

@@ -33,7 +33,7 @@ from pydantic import (
 )
 
 from depthbench.suites.names import lookup
-from depthbench.suites.schema_yaml import Fault, Node, SuiteError, read_yaml
+from depthbench.suites.suitefile.reading import Fault, Node, SuiteError, read_yaml
 
 NAME = r"^[a-z0-9][a-z0-9-]{0,39}$"
 
@@ -129,7 +129,7 @@ def parse_boards(tree: Node, faults: list[Fault]) -> Mapping[str, BoardEntry]:
     try:
         boards = _BOARDS.validate_python(tree.data())
     except ValidationError as error:
-        from depthbench.suites.schema_faults import typed_faults
+        from depthbench.suites.suitefile.faults import typed_faults
 
         refused = {fault.place for fault in faults}  # null stands in their places
         found = [fault for fault in typed_faults(error, tree, BoardEntry) if fault.place not in refused]

@@ -18,7 +18,7 @@ from depthbench.suites.models import file_sha256
 from depthbench.suites.names import lookup
 from depthbench.suites.plan import digest
 from depthbench.suites.results import Record, RunFolder, write_atomic, write_json
-from depthbench.suites.store import Store
+from depthbench.suites.storage.store import Store
 from depthbench.suites.targets import BUILT_IN, TARGETS
 from depthbench.suites.targets.board_results import outcome
 from depthbench.suites.targets.board_steps import (

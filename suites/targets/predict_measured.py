@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from depthbench.suites.fusion import fuse
-from depthbench.suites.graph import load_graph
+from depthbench.suites.graphs.fusion import fuse
+from depthbench.suites.graphs.graph import load_graph
 from depthbench.suites.results import Record, read_json
-from depthbench.suites.store import Store
+from depthbench.suites.storage.store import Store
 from depthbench.suites.targets.predict_model import BOARDS, CPU, KernelTable
 from depthbench.suites.targets.predict_points import Point
 

@@ -22,7 +22,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from depthbench.suites.fusion import CONVOLUTIONS, Kernel
+from depthbench.suites.graphs.fusion import CONVOLUTIONS, Kernel
 from depthbench.suites.names import lookup, unknown
 
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -3,7 +3,7 @@
 ``points.csv``: one row a latency, batch 1, with its source. ``clocks``: ``locked`` (the vendor's own benchmarks, or a
 stated mode with locked clocks) or ``unstated``; ``role``: ``fit``, or ``check`` for rows that the fit never sees;
 ``group``: classifier, hybrid (depth networks and networks with attention and convolutions) or detector.
-``kernels.csv``: a row per distinct kernel of :func:`depthbench.suites.fusion.fuse`, with its count.
+``kernels.csv``: a row per distinct kernel of :func:`depthbench.suites.graphs.fusion.fuse`, with its count.
 """
 
 from __future__ import annotations

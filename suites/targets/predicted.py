@@ -1,6 +1,6 @@
 """Latency on a device that is not here: kernels by class, a model fitted to published latencies, and its known error.
 
-The kernels are those of :mod:`depthbench.suites.fusion`, the model of a device is
+The kernels are those of :mod:`depthbench.suites.graphs.fusion`, the model of a device is
 :mod:`depthbench.suites.targets.predict_model`, its parameters lie in ``calibration.json`` beside this module. Batch 1,
 without copies to and from the GPU. A prediction is never a measurement: it carries its interval and is shown as predicted.
 """
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from depthbench.suites.cache import cache_dir
-from depthbench.suites.fusion import Kernel, fuse
-from depthbench.suites.graph import load_graph
+from depthbench.suites.graphs.fusion import Kernel, fuse
+from depthbench.suites.graphs.graph import load_graph
 from depthbench.suites.results import Latency
+from depthbench.suites.storage.cache import cache_dir
 from depthbench.suites.targets.predict_calibrate import Calibration, read_calibration
 from depthbench.suites.targets.predict_fit import factor
 from depthbench.suites.targets.predict_model import (

@@ -60,9 +60,9 @@ def check(folder: Path, files: int, kills: int, chance: random.Random) -> dict[s
     """What was found; ``AssertionError`` when something does not hold."""
     import cluster_standins
 
-    from depthbench.suites.cluster import Scheduler
-    from depthbench.suites.local_cluster import local_cluster
     from depthbench.suites.runner import Request, run
+    from depthbench.suites.running.cluster import Scheduler
+    from depthbench.suites.running.local_cluster import local_cluster
     from depthbench.suites.schema import parse_suite
 
     (folder / "images").mkdir()

@@ -36,10 +36,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from depthbench.suites import caches, export, profile, results, runner, store, training_state
+from depthbench.suites import export, profile, results, runner
 from depthbench.suites.cli import running
 from depthbench.suites.cli.app import invoke
+from depthbench.suites.storage import caches, store
 from depthbench.suites.targets import desktop_cpu, measuring
+from depthbench.suites.training.loop import state as training_state
 
 SUITE = """
 name: kills

@@ -30,8 +30,8 @@ from scipy import stats
 
 from depthbench.suites.cli.measured import comparison
 from depthbench.suites.environment import environment
-from depthbench.suites.exclusion import MACHINE, held
 from depthbench.suites.results import read_json, write_json
+from depthbench.suites.running.exclusion import MACHINE, held
 from depthbench.suites.targets import BUILT_IN
 from depthbench.suites.targets.desktop_cpu import COMPARED, CpuSettings, cpu_network
 from depthbench.suites.targets.engine import Arm, MeasureProfile

@@ -47,9 +47,9 @@ def main() -> None:
     if options.here is not None:
         carry_out(options.here, options.images, options.workers)
         return
-    from depthbench.suites.cache import cache_dir
     from depthbench.suites.data.rooms_dataset import RoomsDataset
     from depthbench.suites.source import CALIBRATION_IMAGES
+    from depthbench.suites.storage.cache import cache_dir
 
     RoomsDataset("test", options.images).prepare()
     RoomsDataset("calibration", CALIBRATION_IMAGES).prepare()
@@ -84,10 +84,10 @@ def carry_out(place: Path, images: int, workers: int) -> None:
     from dataclasses import replace
 
     from depthbench.suites import runner
-    from depthbench.suites.execution import Done
+    from depthbench.suites.running.execution import Done
+    from depthbench.suites.running.status import Watch
+    from depthbench.suites.running.tasks import Task
     from depthbench.suites.schema import parse_suite
-    from depthbench.suites.status import Watch
-    from depthbench.suites.tasks import Task
 
     tasks: list[tuple[int, float, float, str]] = []
 

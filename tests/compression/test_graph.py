@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from depthbench.compression.executed import executed
 from depthbench.compression.graph import check_trt_form, file_digest, node_histogram, read_model
-from depthbench.suites.graph import load_graph
+from depthbench.suites.graphs.graph import load_graph
 
 Exported = Callable[[str, int], Path]
 

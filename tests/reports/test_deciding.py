@@ -20,7 +20,7 @@ from depthbench.reports.load import load_run
 from depthbench.suites.cli.app import invoke
 from depthbench.suites.cli.deploying import trtexec_lines
 from depthbench.suites.results import Record
-from depthbench.suites.store import Store
+from depthbench.suites.storage.store import Store
 
 MakeRun = Callable[..., Path]
 

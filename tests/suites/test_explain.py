@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from depthbench.suites.explain import Explanation, Side, explain, explained
-from depthbench.suites.explain_board import predicted_kernels, trtexec_kernels, trtexec_pair
-from depthbench.suites.explain_kernels import Kernel, base_operator, by_class
-from depthbench.suites.explain_matching import matched
-from depthbench.suites.explain_run import Rates, run_pair
+from depthbench.suites.explaining.board import predicted_kernels, trtexec_kernels, trtexec_pair
+from depthbench.suites.explaining.kernels import Kernel, base_operator, by_class
+from depthbench.suites.explaining.matching import matched
+from depthbench.suites.explaining.profiles import Rates, run_pair
 
 RATES = Rates({"fp32": 100e9, "int8": 400e9}, ((1e5, 100e9), (1e8, 50e9)), 0.002, 16)
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from depthbench.suites.export import export_onnx
-from depthbench.suites.fusion import CONVOLUTIONS, fuse
-from depthbench.suites.graph import load_graph
+from depthbench.suites.graphs.fusion import CONVOLUTIONS, fuse
+from depthbench.suites.graphs.graph import load_graph
 from depthbench.suites.models import MODELS
 
 CONVOLVES = {"Conv", "FusedConv"}

@@ -19,13 +19,13 @@ from depthbench.suites.outlook import Piece, outlook
 from depthbench.suites.plan import Data, Job, make_plan
 from depthbench.suites.results import write_json
 from depthbench.suites.runner import artefact_spec
+from depthbench.suites.running.shared_evaluation import evaluation_key
+from depthbench.suites.running.trained import trained_key
 from depthbench.suites.schema import parse_suite
-from depthbench.suites.shared_evaluation import evaluation_key
 from depthbench.suites.source import DataSource
 from depthbench.suites.stages import Artefact, ArtefactSpec
-from depthbench.suites.store import META, Store
+from depthbench.suites.storage.store import META, Store
 from depthbench.suites.targets import BUILT_IN
-from depthbench.suites.trained import trained_key
 
 ROOMS = Data("rooms", "test", 8, "native", "d")
 SOURCE = DataSource("rooms", "native")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from depthbench.suites.disk import FullDiskError
 from depthbench.suites.results import (
     HISTORY,
     SCHEMA_VERSION,
@@ -22,6 +21,7 @@ from depthbench.suites.results import (
     write_atomic,
     write_json,
 )
+from depthbench.suites.storage.disk import FullDiskError
 
 RECORD = Record(
     id="abc",

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from depthbench.suites import measured, stage_calls, stages
+from depthbench.suites import stages
 from depthbench.suites.merging import merge
 from depthbench.suites.results import Record, RunFolder, write_json
 from depthbench.suites.runner import Outcome, Request, run
+from depthbench.suites.running import measured, stage_calls
 from depthbench.suites.schema import Suite, parse_suite
 from depthbench.suites.targets import Target, desktop_cpu
 from depthbench.suites.targets.board_results import Outcome as Timing

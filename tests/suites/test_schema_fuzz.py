@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from depthbench.suites.plan import Data, make_plan
 from depthbench.suites.schema import DataSpec, Suite, parse_suite
-from depthbench.suites.schema_yaml import SuiteError
+from depthbench.suites.suitefile.reading import SuiteError
 
 CATALOG = Path(__file__).parents[2] / "suites" / "catalog"
 EVERYTHING = """\

@@ -17,7 +17,6 @@ from depthbench.compression.options import prune_options
 from depthbench.compression.prune import prune
 from depthbench.compression.recipes import Recipe, Step
 from depthbench.compression.shapes import head_count, state_digest
-from depthbench.suites import training
 from depthbench.suites.compressing import check_steps, compress, network, step_faults
 from depthbench.suites.data import open_dataset
 from depthbench.suites.evaluate import evaluate_onnx
@@ -26,7 +25,8 @@ from depthbench.suites.models import build_model, resolve_model
 from depthbench.suites.source import DataSource
 from depthbench.suites.step_context import StepContext
 from depthbench.suites.targets.predicted import predict
-from depthbench.suites.training_state import Run
+from depthbench.suites.training.loop import loop as training
+from depthbench.suites.training.state import Run
 
 SIZE = (64, 96)
 TRAINING: dict[str, Any] = {
@@ -215,8 +215,8 @@ def test_all_that_is_wrong_with_steps_is_named_before_any_runs() -> None:
 
 
 def test_a_teacher_that_is_the_parent_needs_one() -> None:
-    from depthbench.suites.training_config import load_config
-    from depthbench.suites.training_loss import objective
+    from depthbench.suites.training.config import load_config
+    from depthbench.suites.training.loss import objective
 
     config = load_config("finetune", {"distill": {"teacher": "parent"}})
     with pytest.raises(

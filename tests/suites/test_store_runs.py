@@ -18,7 +18,7 @@ import pytest
 from depthbench.suites.results import Record, RunFolder
 from depthbench.suites.runner import Outcome, Request, run
 from depthbench.suites.schema import load_suite
-from depthbench.suites.store import META, Store
+from depthbench.suites.storage.store import META, Store
 from depthbench.suites.targets import desktop_cpu
 from depthbench.suites.targets.desktop_cpu import MeasureProfile
 
@@ -100,7 +100,7 @@ def test_one_flipped_byte_in_any_file_is_found_and_what_it_was_in_is_made_again(
 
 DRIVER = """
 import os, sys
-from depthbench.suites import store
+from depthbench.suites.storage import store
 from depthbench.suites.cli import running
 from depthbench.suites.cli.app import invoke
 from depthbench.suites.targets import desktop_cpu

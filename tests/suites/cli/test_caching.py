@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from depthbench.suites import caches
-from depthbench.suites.caches import Item, chosen
 from depthbench.suites.cli.app import invoke
-from depthbench.suites.store import Store
+from depthbench.suites.storage import caches
+from depthbench.suites.storage.caches import Item, chosen
+from depthbench.suites.storage.store import Store
 
 DAY = 86400.0
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from depthbench.suites.cli.measuring import parse_cores
-from depthbench.suites.exclusion import MACHINE, held
+from depthbench.suites.running.exclusion import MACHINE, held
 
 
 def depthbench(*arguments: str, cwd: Path, boards: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -20,10 +20,10 @@ from rich.console import Console
 
 from depthbench.suites.cli.app import invoke
 from depthbench.suites.cli.live import LiveRun, PlainRun, line
-from depthbench.suites.cluster import Scheduler
 from depthbench.suites.runner import Outcome, Request, run
+from depthbench.suites.running.cluster import Scheduler
+from depthbench.suites.running.status import AtWork, Stage, Status
 from depthbench.suites.schema import load_suite
-from depthbench.suites.status import AtWork, Stage, Status
 
 STANDINS = Path(__file__).parents[1] / "cluster_standins"
 SUITE = """

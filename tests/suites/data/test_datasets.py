@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depthbench.suites.cache import cache_dir
 from depthbench.suites.data import DATASETS, SPLITS, open_dataset
 from depthbench.suites.data.rooms_dataset import CHUNK, RoomsDataset
+from depthbench.suites.storage.cache import cache_dir
 
 
 def _write(folder: Path, stem: str, value: int = 0, size: tuple[int, int] = (24, 32)) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from depthbench.suites.models import file_sha256
 from depthbench.suites.results import Latency, Lineage, Record, RunFolder, write_json
-from depthbench.suites.store import Store
+from depthbench.suites.storage.store import Store
 from depthbench.suites.targets.board_steps import BoardCell, BoardProfile
 from depthbench.suites.targets.bundle import RESULT, make, merge
 from depthbench.suites.targets.jetson import measure

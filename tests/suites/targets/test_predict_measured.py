@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from depthbench.suites.models import file_sha256
 from depthbench.suites.results import Latency, Lineage, Record, write_json
-from depthbench.suites.store import Store
+from depthbench.suites.storage.store import Store
 from depthbench.suites.targets.predict_calibrate import calibrate_boards, calibrate_cpu, read_calibration
 from depthbench.suites.targets.predict_measured import cpu_points, record_points
 from depthbench.suites.targets.predicted import boards, cpu_calibration, predict

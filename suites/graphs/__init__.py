@@ -1,0 +1,1 @@
+"""What an ONNX graph holds: MACs, shapes, fused kernels."""

@@ -1,0 +1,1 @@
+"""The store of artefacts: content-addressed, locked, verified, kept within the disk."""

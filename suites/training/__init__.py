@@ -1,0 +1,1 @@
+"""The training loop: recipe, data, losses, state that survives a kill."""
