@@ -41,7 +41,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests."""
     install(session, *group("test"))
     workers = str(1 + (os.cpu_count() or 1))  # some tests wait for a board or a deadline
-    session.run("pytest", "-n", workers, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", "-n", workers, "--dist", "worksteal", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

@@ -133,10 +133,12 @@ def renew_batch_norm(module: nn.Module, batches: Batches, config: TrainConfig) -
     """Statistics of every batch norm anew, as means over training batches at the last input sizes.
 
     Averaged weights give smaller activations than the weights that they are the average of, so averaged statistics do not
-    fit them (Izmailov et al. 2018, section 3.2). The batches are those that would follow the last step.
+    fit them (Izmailov et al. 2018, section 3.2). The batches are those that would follow the last step, as many as it was
+    trained on at most.
     """
     first = config.steps * config.accumulate
-    numbers = range(first, first - (-BATCH_NORM_SAMPLES // config.batch))
+    samples = min(BATCH_NORM_SAMPLES, config.samples)
+    numbers = range(first, first - (-samples // config.batch))
     sizes = config.sizes_at(config.steps)
     measure_batch_norm(module, (batches(i, sizes)[0].to(config.device) for i in numbers))
 

@@ -245,20 +245,47 @@ def test_what_the_killed_left_can_be_tidied(killed: Store) -> None:
     assert entries(killed) == []
 
 
+def _patient(cache: str, begun: str, go: str) -> None:
+    """In a process of its own: make an entry that is not finished before ``go`` exists."""
+    os.environ["DEPTHBENCH_CACHE"] = cache
+
+    def build(folder: Path) -> dict[str, Any]:
+        Path(begun).touch()
+        while not Path(go).exists():
+            time.sleep(0.005)
+        return {}
+
+    Store("race").make("key", build)
+
+
+class _Answer(logging.Handler):
+    """Writes a file as soon as anything is said."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.path.touch()
+
+
 def test_waiting_for_another_process_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("DEPTHBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(store_module, "_PATIENCE_S", 0.05)
-    begin = SPAWN.Barrier(1)
-    process = SPAWN.Process(target=_slow, args=(str(tmp_path / "cache"), str(tmp_path / "builds"), begin, ["key"]))
+    begun, answer = tmp_path / "begun", _Answer(tmp_path / "go")
+    process = SPAWN.Process(target=_patient, args=(str(tmp_path / "cache"), str(begun), str(answer.path)))
     process.start()
-    store, build = Store("race"), Counted()
-    deadline = time.monotonic() + 60
-    while not list(store.root.glob(".work/key@*")):
-        assert time.monotonic() < deadline
+    while not begun.exists():
+        assert process.is_alive()
         time.sleep(0.005)
-    assert store.make("key", build).meta == {}
+    store_module.log.addHandler(answer)
+    try:
+        build = Counted()
+        assert Store("race").make("key", build).meta == {}
+    finally:
+        store_module.log.removeHandler(answer)
     process.join()
     assert build.calls == 0
     assert caplog.messages == ["race key is being made by another process: waiting"]
