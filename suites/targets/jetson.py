@@ -98,17 +98,19 @@ class _Run:
         self.reasons: dict[str, str] = {}
         self.pushed: set[str] = set()
         self.gone: str | None = None
+        self.cut = False  # a connection was: the hold's own may not have noticed yet
         self.frames = frames
 
     def open(self) -> Session:
         """The session, opened again when it was lost."""
-        if self.session is not None and self.session.alive:
+        if self.session is not None and self.session.alive and not self.cut:
             return self.session
         again = self.session is not None
         self.close()
         for attempt in range(ATTEMPTS):
             try:
                 self.session = Session(self.transport, self.entry, self.job).__enter__()
+                self.cut = False
                 return self.session
             except ConnectionLostError:
                 if not again or attempt == ATTEMPTS - 1:
@@ -136,12 +138,13 @@ class _Run:
             else:
                 session.step(step)
         except BoardError as error:
+            lost = isinstance(error, ConnectionLostError)
+            self.cut |= lost
             if not opened:
                 self.gone = str(error)
             elif step.key in self.cells:
-                lost = isinstance(error, ConnectionLostError)
                 self.reasons[step.key] = f"{error}, while {_DOING[step.verb]}" if lost else str(error)
-            elif not isinstance(error, ConnectionLostError):  # a step for all cells; a cut one shows with the next step
+            elif not lost:  # a step for all cells; a cut one shows with the next step
                 self.gone = str(error)
 
     def _push(self, session: Session, cell: BoardCell, limit_s: int) -> None:
@@ -162,6 +165,7 @@ class _Run:
                 session.clean()
                 return files
             except ConnectionLostError as error:
+                self.cut = True
                 if attempt:
                     self.gone = f"{error}, while fetching the results"
             except BoardError as error:

@@ -41,7 +41,7 @@ from depthbench.suites.cli import running
 from depthbench.suites.cli.app import invoke
 from depthbench.suites.storage import caches, store
 from depthbench.suites.targets import desktop_cpu, measuring
-from depthbench.suites.training.loop import state as training_state
+from depthbench.suites.training import state as training_state
 
 SUITE = """
 name: kills

@@ -25,7 +25,7 @@ from depthbench.suites.models import build_model, resolve_model
 from depthbench.suites.source import DataSource
 from depthbench.suites.step_context import StepContext
 from depthbench.suites.targets.predicted import predict
-from depthbench.suites.training.loop import loop as training
+from depthbench.suites.training import loop as training
 from depthbench.suites.training.state import Run
 
 SIZE = (64, 96)

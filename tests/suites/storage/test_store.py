@@ -249,7 +249,7 @@ def _patient(cache: str, begun: str, go: str) -> None:
     """In a process of its own: make an entry that is not finished before ``go`` exists."""
     os.environ["DEPTHBENCH_CACHE"] = cache
 
-    def build(folder: Path) -> dict[str, Any]:
+    def build(_folder: Path) -> dict[str, Any]:
         Path(begun).touch()
         while not Path(go).exists():
             time.sleep(0.005)
@@ -265,7 +265,7 @@ class _Answer(logging.Handler):
         super().__init__()
         self.path = path
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def emit(self, _record: logging.LogRecord) -> None:
         self.path.touch()
 
 
