@@ -1,6 +1,6 @@
 """What local workers are worth on the stages that use the processor: compression, making files, their profiles and accuracy.
 
-    python tests/benchmarks/speedup.py [--images 128] [--workers 2] [--timeline]
+    python tests/benchmarks/speedup.py [--images 256] [--workers 2] [--timeline]
 
 A study for boards that are not here, so without measurements: the six networks of the suite `jetson` in four forms, two of them
 pruned here, on as many images. It is carried out in one process and by workers, each time by a program of its own with an
@@ -39,7 +39,7 @@ matrix:
 def main() -> None:
     """Both runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--timeline", action="store_true")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)

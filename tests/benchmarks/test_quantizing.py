@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,19 +12,9 @@ from depthbench.compression.recipes import RECIPES
 from depthbench.suites.data import open_dataset
 from depthbench.suites.models import resolve_model
 from depthbench.suites.source import DataSource
+from tests.benchmarks import quantizing
 
 SIZE = (64, 96)
-
-
-@pytest.fixture(scope="module")
-def quantizing() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("quantizing_study", Path(__file__).with_name("quantizing.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -46,7 +33,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSource:
     return DataSource("folder", "native", tmp_path / "images")
 
 
-def test_forms_execute_in_int8_what_they_say(quantizing: ModuleType, source: DataSource) -> None:
+def test_forms_execute_in_int8_what_they_say(source: DataSource) -> None:
     data = open_dataset("folder", "test", root=source.root)
     forms = list(quantizing.forms("tst-t", source, data, SIZE, recipes=("int8-full", "int8-mixed")))
     assert [form.recipe for form in forms] == ["int8-full", "int8-mixed"]
@@ -59,7 +46,7 @@ def test_forms_execute_in_int8_what_they_say(quantizing: ModuleType, source: Dat
     assert quantizing.line(whole).startswith("tst-t int8-full: ")
 
 
-def test_every_claim_is_of_a_model_with_weights_and_a_recipe_for_this_cpu(quantizing: ModuleType) -> None:
+def test_every_claim_is_of_a_model_with_weights_and_a_recipe_for_this_cpu() -> None:
     assert [(claim.model, claim.faster) for claim in quantizing.CLAIMS] == [
         ("tst-s", 1.5),
         ("fastdepth", 1.8),
