@@ -125,7 +125,7 @@ def _precision_faults(value: Mapping[Any, Any]) -> Iterator[str]:
     for kind, name in precision.items():
         if kind not in TARGET_KINDS:
             yield f"precision.{kind}: {unknown('kind of target', str(kind), TARGET_KINDS)}"
-        if name not in PRECISIONS:
+        if not isinstance(name, str) or name not in PRECISIONS:
             yield f"precision.{kind}: {unknown('precision', str(name), PRECISIONS)}"
     options = value.get("options") or {}
     if not isinstance(options, Mapping):

@@ -49,6 +49,10 @@ FAULTS: list[tuple[Any, list[str]]] = [
         ],
     ),
     (
+        {"precision": {"cpu": []}},
+        [f"precision.cpu: unknown precision '[]' (choices: {', '.join(sorted(PRECISIONS))})"],
+    ),
+    (
         {"precision": []},
         ["precision: kinds of target and their precision are expected, for example {cpu: int8} (got [])"],
     ),

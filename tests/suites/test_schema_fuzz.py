@@ -270,6 +270,18 @@ def test_misshapen_values(tmp_path: Path, text: str) -> None:
         planned(suite)
 
 
+@pytest.mark.parametrize("value", [None, []], ids=repr)
+def test_every_value_replaced(tmp_path: Path, value: Any) -> None:
+    whole = yaml.safe_load(EVERYTHING)
+    for *outer, last in places(whole):
+        other = copy.deepcopy(whole)
+        inside = other
+        for part in outer:
+            inside = inside[part]
+        inside[last] = value
+        read(yaml.safe_dump(other), tmp_path)
+
+
 def test_the_suite_with_every_key_is_valid(tmp_path: Path) -> None:
     suite = read(EVERYTHING, tmp_path)
     assert suite is not None
