@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from depthbench.suites.cli.listing import Json
+from depthbench.suites.cli.measuring import SuiteBoards, boards_of
 from depthbench.suites.cli.output import err, out, print_json, print_table
 
 if TYPE_CHECKING:
@@ -46,8 +48,9 @@ def chosen_scheduler(
 def up(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; the number of cores if left out.")] = None,
     board: Annotated[
-        list[str] | None, typer.Option("--board", help="A board of boards.yaml that this machine drives; repeatable.")
+        list[str] | None, typer.Option("--board", help="A board of boards.yaml, or of --suite, that this machine drives; repeatable.")
     ] = None,
+    suite: SuiteBoards = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; others reach it only if it is this machine's own.")
     ] = ("127.0.0.1"),
@@ -61,7 +64,7 @@ def up(
     from depthbench.suites.running.cluster import Scheduler, quiet
     from depthbench.suites.running.local_cluster import local_cluster
 
-    boards = [_board(name) for name in dict.fromkeys(board or ())]
+    boards = _boards(board or (), suite)
     scheme = "tls" if tls_ca or tls_cert or tls_key else "tcp"
     security = Scheduler(f"{scheme}://{host}:{port}", tls_ca, tls_cert, tls_key).security()
     count = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -85,13 +88,16 @@ def up(
     err.print("the cluster has ended", highlight=False)
 
 
-def _board(name: str) -> str:
+def _boards(names: Iterable[str], suite: str | None) -> list[str]:
+    """``names``, each once; ``ValueError`` for one that no board here has that can be measured on."""
     from depthbench.suites.names import lookup
     from depthbench.suites.targets import TARGETS
 
-    boards = {key: target for key, target in TARGETS.items() if target.kind == "board" and target.how == "measured"}
-    lookup("board", name, boards)
-    return name
+    measured = (name for name, target in TARGETS.items() if target.kind == "board" and target.how == "measured")
+    known = dict.fromkeys([*measured, *boards_of(suite)])
+    for name in names:
+        lookup("board", name, known)
+    return list(dict.fromkeys(names))
 
 
 def status(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], json: Json = False) -> None:

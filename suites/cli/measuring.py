@@ -182,12 +182,18 @@ def _latency(outcome: Outcome) -> Latency:
     return outcome.latency
 
 
-def _known_boards(suite: str | None) -> Mapping[str, BoardEntry]:
-    """The boards of the user's file, and those of a suite, whose names are others."""
+def boards_of(suite: str | None) -> Mapping[str, BoardEntry]:
+    """The boards that stand in a suite, none without one."""
     from depthbench.suites.schema import load_suite
+
+    return load_suite(suite)[0].boards if suite is not None else {}
+
+
+def known_boards(suite: str | None) -> Mapping[str, BoardEntry]:
+    """The boards of the user's file, and those of a suite, whose names are others."""
     from depthbench.suites.targets.boardfile import load_boards
 
-    return {**load_boards(), **(load_suite(suite)[0].boards if suite is not None else {})}
+    return {**load_boards(), **boards_of(suite)}
 
 
 @boards.command("list")
@@ -195,7 +201,7 @@ def boards_list(suite: SuiteBoards = None, json: Json = False) -> None:
     """List the boards of the user's file and what may be changed on them; connects to none."""
     from depthbench.suites.targets.boardfile import boards_path
 
-    rows = [{"name": name, **entry.model_dump()} for name, entry in _known_boards(suite).items()]
+    rows = [{"name": name, **entry.model_dump()} for name, entry in known_boards(suite).items()]
     if json:
         print_json({"file": str(boards_path()), "boards": rows})
     elif rows:
@@ -217,7 +223,7 @@ def boards_check(
     from depthbench.suites.targets.jetson import judge, probe
     from depthbench.suites.targets.transport import BoardError
 
-    known = _known_boards(suite)
+    known = known_boards(suite)
     rows = []
     for name in names or known:
         entry = lookup("board", name, known)
@@ -239,9 +245,10 @@ def boards_check(
 @bundle.command("make")
 def bundle_make(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    board: Annotated[str, typer.Option(help="A Jetson (depthbench targets) or a board of your file.")],
+    board: Annotated[str, typer.Option(help="A Jetson (depthbench targets), a board of your file or of --suite.")],
     out_file: Annotated[Path, typer.Option("-o", "--out", help="The archive to write (.tar.gz).")],
     profile: Profile = "quick",
+    suite: SuiteBoards = None,
     json: Json = False,
 ) -> None:
     """Write an archive with a run's ONNX files; whoever has the board unpacks it there and calls sh run.sh."""
@@ -249,7 +256,7 @@ def bundle_make(
     from depthbench.suites.targets.board_steps import PROFILES
     from depthbench.suites.targets.bundle import RESULT, make
 
-    made = make(run, board, out_file, lookup("profile", profile, PROFILES))
+    made = make(run, board, out_file, lookup("profile", profile, PROFILES), boards=boards_of(suite))
     if json:
         print_json({"bundle": str(made.path), "target": made.target, "cells": made.cells, "left_out": made.left_out})
         return

@@ -6,7 +6,7 @@ for 16 and more. Of channels-last images, rows can be counted as images without 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -19,7 +19,7 @@ _FAST_FROM = 16
 @contextmanager
 def rows_as_images(module: nn.Module) -> Iterator[None]:
     """While it lasts, the plain 1×1 convolutions of ``module`` take the rows of a small batch as images of their own."""
-    patched = [
+    parts = [
         part
         for part in module.modules()
         if type(part) is nn.Conv2d
@@ -27,13 +27,21 @@ def rows_as_images(module: nn.Module) -> Iterator[None]:
         and part.padding == (0, 0)
         and part.groups == 1
     ]
-    for conv in patched:
-        conv.forward = partial(_convolve, conv)  # type: ignore[method-assign]
+    with forward_by(parts, _convolve):
+        yield
+
+
+@contextmanager
+def forward_by(parts: Iterable[nn.Conv2d], function: Callable[[nn.Conv2d, Tensor], Tensor]) -> Iterator[None]:
+    """While it lasts, ``function(part, x)`` is the forward of each of ``parts``."""
+    patched = list(parts)
+    for part in patched:
+        part.forward = partial(function, part)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for conv in patched:
-            del conv.forward
+        for part in patched:
+            del part.forward
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from depthbench.suites.environment import now
 from depthbench.suites.models import file_sha256
@@ -19,7 +21,7 @@ from depthbench.suites.names import lookup
 from depthbench.suites.plan import digest
 from depthbench.suites.results import Record, RunFolder, write_atomic, write_json
 from depthbench.suites.storage.store import Store
-from depthbench.suites.targets import BUILT_IN, TARGETS
+from depthbench.suites.targets import BUILT_IN, TARGETS, board_target
 from depthbench.suites.targets.board_results import outcome
 from depthbench.suites.targets.board_steps import (
     PROFILES,
@@ -31,6 +33,9 @@ from depthbench.suites.targets.board_steps import (
     of_board,
     unpack,
 )
+
+if TYPE_CHECKING:
+    from depthbench.suites.targets.boardfile import BoardEntry
 
 RESULT = "result.depthbench"
 
@@ -50,9 +55,21 @@ def measured_name(board: str) -> str:
     return f"{board}-measured" if board in BUILT_IN else board
 
 
-def make(run: Path, board: str, out: Path, profile: BoardProfile = PROFILES["quick"], *, seed: int = 0) -> Bundle:
-    """Write the archive for one board; ``ValueError`` when the run has nothing for it."""
-    target = lookup("board", board, {name: t for name, t in TARGETS.items() if t.kind == "board"})
+def make(
+    run: Path,
+    board: str,
+    out: Path,
+    profile: BoardProfile = PROFILES["quick"],
+    *,
+    boards: Mapping[str, BoardEntry] = MappingProxyType({}),
+    seed: int = 0,
+) -> Bundle:
+    """Write the archive for one board, built-in, of the user's file or of ``boards``, those of a suite.
+
+    ``ValueError`` when the board is unknown, or the run has nothing for it.
+    """
+    known = {name: target for name, target in TARGETS.items() if target.kind == "board"}
+    target = lookup("board", board, known | {name: board_target(name, entry) for name, entry in boards.items()})
     chosen: dict[str, BoardCell] = {}
     left_out = []
     for record in _board_records(run, target.board.board if target.board else board):

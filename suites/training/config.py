@@ -108,6 +108,9 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """One after the other, for example small images first."""
     lr: float = Field(default=0.002, gt=0)
     """Peak learning rate of AdamW; linear warm-up, then a cosine to zero."""
+    transformer_lr: float = Field(default=1.0, gt=0)
+    """Learning rate of linear layers and layer norms, in units of ``lr``. Their weights begin small, so a step
+    that suits convolutions changes them too much: a MobileViT's residual stream then grows until its gradients explode."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the samples in the warm-up."""
     weight_decay: float = Field(default=0.02, ge=0)

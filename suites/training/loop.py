@@ -7,7 +7,7 @@ started again continues from its last checkpoint and, on the CPU, ends with the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from depthbench.suites.checkpoint import read_tensors, save_weights
 from depthbench.suites.data import open_dataset
+from depthbench.suites.graphs.depthwise import fast_in_bfloat16
 from depthbench.suites.graphs.pointwise import rows_as_images
 from depthbench.suites.models import file_sha256
 from depthbench.suites.training.config import TrainConfig
@@ -76,7 +77,7 @@ def train(
         max_depth=config.max_depth,
         device=config.device,
     )
-    with _threads(config.threads), rows_as_images(module):
+    with _threads(config.threads), _fast_convolutions(config, module):
         with feed(batches, config, run.step) as stream:
             while run.step < config.steps:
                 run.advance(stream, aim, report)
@@ -163,6 +164,13 @@ def measure_batch_norm(module: nn.Module, inputs: Iterable[Tensor]) -> None:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     module.eval()
+
+
+def _fast_convolutions(config: TrainConfig, module: nn.Module) -> AbstractContextManager[None]:
+    """What torch's CPU convolutions need to be fast in this training."""
+    if config.device != "cpu":
+        return nullcontext()
+    return rows_as_images(module) if config.precision == "fp32" else fast_in_bfloat16(module)
 
 
 @contextmanager

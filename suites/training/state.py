@@ -63,12 +63,7 @@ class Run:
         # torch's stubs do not know this overload of nn.Module.to
         self.module: nn.Module = module.to(device=config.device, memory_format=layout).train()  # type: ignore[call-overload]
         self.forward = torch.compile(self.module, dynamic=False) if config.compile else self.module
-        parameters = list(self.module.parameters())
-        groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
+        self.optimizer = torch.optim.AdamW(_groups(config, self.module), lr=config.lr, fused=True)
         self.scaler = torch.amp.GradScaler(config.device, enabled=config.precision == "fp16")
         self.average = {key: value.detach().clone() for key, value in self.module.state_dict().items()}
         self.step, self.seconds, self.last_seconds, self.last_step = 0, 0.0, 0.0, 0
@@ -89,7 +84,7 @@ class Run:
         config = self.config
         lr = self._lr()
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["scale"]
         value = 0.0
         self.optimizer.zero_grad(set_to_none=True)
         for part in range(config.accumulate):
@@ -212,6 +207,24 @@ class Run:
         self.watch = Watch(steps, mean, math.inf if lowest is None else lowest)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(metadata["scaler"])
+
+
+def _groups(config: TrainConfig, module: nn.Module) -> list[dict[str, Any]]:
+    """Parameters by weight decay and by ``scale``, their learning rate in units of ``lr``; no group is empty."""
+    kinds = (nn.Linear, nn.LayerNorm)
+    slow = {id(p) for part in module.modules() if isinstance(part, kinds) for p in part.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        own = config.transformer_lr != 1 and id(parameter) in slow
+        groups.setdefault((own, parameter.dim() > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if matrix else 0.0,
+            "scale": config.transformer_lr if own else 1.0,
+        }
+        for (own, matrix), parameters in groups.items()
+    ]
 
 
 def _refuse_another(path: Path, metadata: dict[str, Any], run: Run) -> None:

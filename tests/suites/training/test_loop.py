@@ -251,6 +251,26 @@ def test_accumulation_steps_along_the_mean_gradient(tmp_path: Path, root: Path) 
         torch.testing.assert_close(stepped[f"module.{name}"], value.detach(), rtol=1e-4, atol=1e-6)
 
 
+def test_transformers_take_smaller_steps(tmp_path: Path, root: Path) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.norm, self.linear = nn.Conv2d(3, 4, 1), nn.LayerNorm(4), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.softplus(self.linear(self.norm(self.conv(x).permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
+
+    start = dict(Net().named_parameters())
+    moved = {}
+    for scale in (1.0, 0.25):
+        changes = {"samples": 4, "warmup": 0, "weight_decay": 0, "lr": 1e-4, "transformer_lr": scale}
+        module = _train(tmp_path / str(scale), root, Net(), **changes).module  # one step, which Adam makes as long as the lr
+        moved[scale] = {name: float((value - start[name]).detach().norm()) for name, value in module.named_parameters()}
+    for name, length in moved[1.0].items():
+        assert moved[0.25][name] / length == pytest.approx(1 if name.startswith("conv") else 0.25, rel=0.02), name
+
+
 def test_accumulation_resumes_bitwise(tmp_path: Path, root: Path) -> None:
     def stop(status: Status) -> None:
         if status.samples >= 32:
