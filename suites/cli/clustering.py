@@ -48,7 +48,8 @@ def chosen_scheduler(
 def up(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; the number of cores if left out.")] = None,
     board: Annotated[
-        list[str] | None, typer.Option("--board", help="A board of boards.yaml, or of --suite, that this machine drives; repeatable.")
+        list[str] | None,
+        typer.Option("--board", help="A board of boards.yaml, or of --suite, that this machine drives; repeatable."),
     ] = None,
     suite: SuiteBoards = None,
     host: Annotated[

@@ -157,10 +157,20 @@ def test_what_failed_is_named_and_the_code_is_1(place: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.startswith("finished: 4 cells, 2 ok, 2 failed, 0 skipped, 0 left\nfailed: ")
 
 
+LAB = """
+name: lab
+data: {name: rooms}
+boards: {lab-nano: {host: 192.0.2.7, board: jetson-nano}}
+matrix: [{models: [tst-t], recipes: [fp16], sizes: [224x224], targets: [lab-nano]}]
+"""
+
+
 @pytest.fixture
 def cluster(place: Path) -> Iterator[str]:
     """The address of a cluster that was started by the command."""
-    process = start(place, "cluster", "up", "--workers", "1", "--board", "stand-in-a", "--port", "0", "--json")
+    (place / "lab.yaml").write_text(LAB)
+    boards = ("--board", "stand-in-a", "--board", "lab-nano", "--suite", "lab.yaml")
+    process = start(place, "cluster", "up", "--workers", "1", *boards, "--port", "0", "--json")
     assert process.stdout is not None
     text = ""
     while not text.rstrip().endswith("}"):
@@ -168,7 +178,7 @@ def cluster(place: Path) -> Iterator[str]:
         assert line, process.communicate()
         text += line
     said = json.loads(text)
-    assert (said["workers"], said["boards"]) == (1, ["stand-in-a"])
+    assert (said["workers"], said["boards"]) == (1, ["stand-in-a", "lab-nano"])
     yield said["address"]
     os.killpg(process.pid, signal.SIGINT)
     _, messages = process.communicate(timeout=60)

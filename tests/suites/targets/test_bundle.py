@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from depthbench.suites.cli.app import invoke
 from depthbench.suites.models import file_sha256
 from depthbench.suites.results import Latency, Lineage, Record, RunFolder, write_json
 from depthbench.suites.storage.store import Store
@@ -19,6 +21,13 @@ from depthbench.suites.targets.board_steps import BoardCell, BoardProfile
 from depthbench.suites.targets.bundle import RESULT, make, merge
 from depthbench.suites.targets.jetson import measure
 
+LAB = """
+name: lab
+data: {name: rooms}
+boards:
+  lab-nano: {host: 192.0.2.7, board: jetson-nano, power_mode: 1, lock_clocks: true, engine_builds: 2}
+matrix: [{models: [tst-t], recipes: [fp16], sizes: [224x224], targets: [lab-nano]}]
+"""
 TINY = BoardProfile(rounds=1, seconds=1, frames=2, idle_s=1, builds=1)
 
 
@@ -99,6 +108,19 @@ def test_the_same_records_as_over_ssh(run: Path, board: Any, server: Any, networ
         assert record.environment.keys() == outcome.environment.keys()
         assert record.environment["board"] == outcome.environment["board"] == "jetson-nano"
         assert record.environment["board_facts"].keys() == outcome.environment["board_facts"].keys()
+
+
+def test_a_board_of_a_suite(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = tmp_path / "lab.yaml"
+    suite.write_text(LAB)
+    words = ["bundle", "make", str(run), "--board", "lab-nano", "-o", str(tmp_path / "b.tar.gz"), "--json"]
+    assert invoke(words) == 2
+    assert "unknown board 'lab-nano'" in capsys.readouterr().err
+    assert invoke([*words, "--suite", str(suite)]) == 0
+    assert json.loads(capsys.readouterr().out)["target"] == "lab-nano"
+    plan = (unpacked(tmp_path / "b.tar.gz", tmp_path / "there") / "plan").read_text().splitlines()
+    assert plan[0] == f"run {RESULT} 1 lock lab-nano jetson-nano"
+    assert sum(line.startswith("build ") for line in plan) == 4  # two files, two engines of each
 
 
 def test_interrupted_on_the_board_it_goes_on(run: Path, board: Any, tmp_path: Path) -> None:

@@ -265,7 +265,9 @@ def test_transformers_take_smaller_steps(tmp_path: Path, root: Path) -> None:
     moved = {}
     for scale in (1.0, 0.25):
         changes = {"samples": 4, "warmup": 0, "weight_decay": 0, "lr": 1e-4, "transformer_lr": scale}
-        module = _train(tmp_path / str(scale), root, Net(), **changes).module  # one step, which Adam makes as long as the lr
+        module = _train(
+            tmp_path / str(scale), root, Net(), **changes
+        ).module  # one step, which Adam makes as long as the lr
         moved[scale] = {name: float((value - start[name]).detach().norm()) for name, value in module.named_parameters()}
     for name, length in moved[1.0].items():
         assert moved[0.25][name] / length == pytest.approx(1 if name.startswith("conv") else 0.25, rel=0.02), name
