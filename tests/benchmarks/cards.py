@@ -2,6 +2,8 @@
 
     python tests/benchmarks/cards.py              evaluates every file of suites/weights (minutes), writes what follows
     python tests/benchmarks/cards.py --from DIR   keeps the JSON documents in DIR (runs/cards), makes none again
+    python tests/benchmarks/cards.py --rooms-only FILE   the tst-t that was trained on `rooms` alone (its command is in the
+                                                  README): it does not ship, and its rows are left out without it
 
 Needs the environment variable DEPTHBENCH_DATA. Each document is the output of one ``depthbench eval ... --json``, named in the
 cards; the tables stand in README.md between ``<!-- NAME -->`` and ``<!-- end -->``.
@@ -31,6 +33,8 @@ EVALUATIONS = {
     "nyu-eigen": ("--data", "nyu-labeled"),
     "nyu-fastdepth": ("--data", "nyu-labeled", "--protocol", "nyu-fastdepth"),
     "indoor-open": ("--data", "indoor-open", "--by-group"),
+    "rooms-scaled": ("--data", "rooms", "--median-scale"),
+    "nyu-eigen-scaled": ("--data", "nyu-labeled", "--median-scale"),
     "indoor-open-scaled": ("--data", "indoor-open", "--by-group", "--median-scale"),
 }
 """Options of ``depthbench eval`` by the name of the document."""
@@ -39,34 +43,50 @@ TITLES = {
     "nyu-eigen": "NYU Depth v2 test, 654 images, protocol `nyu-eigen`",
     "nyu-fastdepth": "NYU Depth v2 test, 654 images, protocol `nyu-fastdepth`",
     "indoor-open": "`indoor-open`, 36 images of cameras that no training image came from, protocol `native`",
-    "indoor-open-scaled": "the same, each prediction scaled to the median of its ground truth",
+    "rooms-scaled": "`rooms` test, each prediction scaled to the median of its ground truth",
+    "nyu-eigen-scaled": "NYU Depth v2 test, `nyu-eigen`, each prediction scaled to the median of its ground truth",
+    "indoor-open-scaled": "`indoor-open`, each prediction scaled to the median of its ground truth",
 }
 SOURCES = """`rooms` is this project's own renderer, under its licence. NYU Depth v2: Silberman, Hoiem, Kohli and Fergus,
 *Indoor Segmentation and Support Inference from RGBD Images*, ECCV 2012, research data without a stated licence; none of its
 images is shipped."""
 
+ROOMS_ONLY = "tst-t, rooms alone"
 Results = Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]]
 
 
-def evaluate(folder: Path) -> None:
-    """One document for each of ``EVALUATIONS``; those that are there are kept."""
+def evaluate(folder: Path, rooms_only: Path | None) -> None:
+    """One document for each of ``EVALUATIONS``, and one of ``rooms_only`` for each that scales; those there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, options in EVALUATIONS.items():
         path = folder / f"{name}.json"
         if not path.is_file():
             trivial = ["mean-depth"] if name in ("rooms", "nyu-eigen") else []
-            command = ["depthbench", "eval", *MODELS, *CHILDREN, *trivial, *options, "--against", "fastdepth", "--json"]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-            write_atomic(path, done.stdout)
+            _document(path, [*MODELS, *CHILDREN, *trivial, *options])
+        path = _rooms_only(folder, name)
+        if rooms_only is not None and "--median-scale" in options and not path.is_file():
+            _document(path, ["tst-t", "--weights", str(rooms_only), *options])
+
+
+def _document(path: Path, words: list[str]) -> None:
+    command = ["depthbench", "eval", *words, "--against", "fastdepth", "--json"]
+    write_atomic(path, subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def _rooms_only(folder: Path, name: str) -> Path:
+    return folder / f"{name}--rooms-only.json"
 
 
 def load(folder: Path) -> Results:
     """The evaluations by document, model and recipe."""
-    documents = {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in EVALUATIONS}
-    return {
-        name: {(each["model"], each["recipe"]): each for each in document["evaluations"]}
-        for name, document in documents.items()
-    }
+    results = {}
+    for name in EVALUATIONS:
+        document = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        results[name] = {(each["model"], each["recipe"]): each for each in document["evaluations"]}
+        if (path := _rooms_only(folder, name)).is_file():
+            mine = next(each for each in json.loads(path.read_text("utf-8"))["evaluations"] if each["model"] == "tst-t")
+            results[name][ROOMS_ONLY, "fp32"] = mine
+    return results
 
 
 def accuracy_table(results: Results) -> str:
@@ -101,7 +121,7 @@ def comparison_table(results: Results) -> str:
     for name in EVALUATIONS:
         groups = ["", *next(iter(results[name].values())).get("groups", {})]
         for group in groups:
-            for model in MODELS:
+            for model in [*MODELS, *([ROOMS_ONLY] if (ROOMS_ONLY, "fp32") in results[name] else [])]:
                 whole = results[name][model, "fp32"]
                 here = whole["groups"][group] if group else whole
                 cells = [f"{here['rmse_m']:.3f}", _difference(here, "rmse_m"), f"{here['delta1']:.3f}"]
@@ -148,7 +168,7 @@ A monocular depth network: RGB in [0, 1] to metric depth in metres, up to 10 m, 
 ## Training
 
 {samples:,} samples in {len(metadata["lineage"])} stretches, {seconds / 60:.0f} minutes on one CPU thread of a busy machine,
-float32, from random values. 65 % of the samples from the training split of `rooms`, 35 % from the 795 images of NYU Depth v2's
+from random values. 65 % of the samples from the training split of `rooms`, 35 % from the 795 images of NYU Depth v2's
 official training split; the test splits were never trained on, tuned on or calibrated on.
 
 ```
@@ -177,9 +197,10 @@ camera and 224×224 inputs; other cameras are seen at a wrong scale, as the last
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from", dest="folder", type=Path, default=Path("runs/cards"), metavar="DIR")
-    folder = parser.parse_args().folder
-    evaluate(folder)
-    results = load(folder)
+    parser.add_argument("--rooms-only", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    evaluate(options.folder, options.rooms_only)
+    results = load(options.folder)
     for model in MODELS:
         write_atomic(WEIGHTS / "cards" / f"{model}.md", card(model, results).encode())
     readme = WEIGHTS / "README.md"

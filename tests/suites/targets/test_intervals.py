@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from depthbench.suites.targets.desktop_cpu import COMPARED
 from depthbench.suites.targets.intervals import Comparison, Timings, compare
 
 LUCK = 0.012
@@ -25,7 +26,7 @@ def arm(scale: float, processes: int, rng: np.random.Generator, drift: list[floa
     return Timings(samples, blocks, lives)
 
 
-def compared(seed: int, scale: float, processes: int = 5) -> Comparison:
+def compared(seed: int, scale: float, processes: int = COMPARED) -> Comparison:
     rng = np.random.default_rng(seed)
     drift = np.exp(np.cumsum(rng.normal(0, 0.04, 3 * processes))).tolist()
     first, second, control = (arm(one, processes, rng, drift) for one in (5 * scale, 5, 5 * scale))
