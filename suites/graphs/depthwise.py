@@ -19,7 +19,7 @@ from depthbench.suites.graphs.pointwise import forward_by
 
 @contextmanager
 def fast_in_bfloat16(module: nn.Module) -> Iterator[None]:
-    """While it lasts, the depthwise convolutions of ``module`` without bias run in bfloat16 and have faster gradients."""
+    """While it lasts, the depthwise convolutions of ``module`` without bias have faster gradients under autocast to bfloat16."""
     parts = [
         part
         for part in module.modules()
@@ -35,6 +35,8 @@ def fast_in_bfloat16(module: nn.Module) -> Iterator[None]:
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    if not torch.is_autocast_enabled(x.device.type):
+        return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, 1, conv.groups)
     with torch.autocast(x.device.type, enabled=False):
         out: Tensor = _Depthwise.apply(x, conv.weight, conv.stride, conv.padding)  # type: ignore[no-untyped-call]
     return out

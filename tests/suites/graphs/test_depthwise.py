@@ -41,7 +41,9 @@ def test_only_while_it_lasts_and_only_depthwise() -> None:
     net = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8, bias=False), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1))
     with fast_in_bfloat16(net):
         assert ["forward" in vars(part) for part in net] == [True, False, False]
-        half: Tensor = net[0](torch.ones(1, 8, 5, 5))
-        assert half.dtype == torch.bfloat16
+        assert net(torch.ones(1, 8, 5, 5)).dtype == torch.float32  # without autocast all is as ever
+        with torch.autocast("cpu", torch.bfloat16):
+            half: Tensor = net[0](torch.ones(1, 8, 5, 5))
+            assert half.dtype == torch.bfloat16
     assert not any("forward" in vars(part) for part in net)
     assert net[0](torch.ones(1, 8, 5, 5)).dtype == torch.float32
