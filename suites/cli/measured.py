@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,14 +40,21 @@ def _rate(one: dict[str, Any]) -> dict[str, Any]:
     return {"batch": one["batch"], "images_per_s": float(1e3 * one["batch"] / np.median(one["samples_ms"]))}
 
 
+def _bounds(interval: tuple[float, float]) -> list[float | None]:
+    """Both ends; None for one that is not bounded."""
+    return [value if math.isfinite(value) else None for value in interval]
+
+
 def comparison(first: Latency, second: Latency) -> dict[str, Any]:
     """The ratio of two latencies measured together (first over second), with intervals.
 
     See :func:`depthbench.suites.targets.intervals.compare`.
     """
 
+    lives = first.details.get("process_of_block") or first.details.get("engine_of_block") or []
+
     def timings(samples: Any, details: Any) -> Timings:
-        return Timings(samples, details["blocks"], first.details.get("process_of_block", []))
+        return Timings(samples, details["blocks"], lives)
 
     again = first.details.get("control")
     found = compare(
@@ -58,8 +66,8 @@ def comparison(first: Latency, second: Latency) -> dict[str, Any]:
         "against_median_ms": float(np.median(second.samples_ms)),
         "against_flags": second.flags,
         "ratio": found.ratio,
-        "ratio_ci95": list(found.interval95),
-        "ratio_ci999": list(found.interval999),
+        "ratio_ci95": _bounds(found.interval95),
+        "ratio_ci999": _bounds(found.interval999),
         "different": found.different,
         "control_ratio": found.control,
     }

@@ -19,7 +19,7 @@ from depthbench.suites.graphs.pointwise import forward_by
 
 @contextmanager
 def fast_in_bfloat16(module: nn.Module) -> Iterator[None]:
-    """While it lasts, the depthwise convolutions of ``module`` without bias have faster gradients under autocast to bfloat16."""
+    """While it lasts, the depthwise convolutions of ``module`` without bias have faster gradients under autocast."""
     parts = [
         part
         for part in module.modules()

@@ -7,7 +7,8 @@
 #     sh run.sh
 #
 # With arguments it is one step, asked for over SSH: probe, hold, put, facts, idle, build, check, time, pack, clean.
-# Exit codes: 0 done, 40 a named failure (its reason is the last line on standard error), 43 the board is in use.
+# Exit codes: 0 done, 40 a named failure (its reason is the last line on standard error), 43 the board is in use, 44 power mode
+# or clocks could not be put back.
 
 set -uf
 umask 077
@@ -133,20 +134,33 @@ set_clocks() { # MODE|- lock|keep; what was before is written down first
     if [ "$1" != - ] && [ "$(mode_id)" != "$1" ]; then
         before=$(mode_id)
         [ -n "$before" ] || die "the power mode cannot be read (nvpmodel -q)"
-        printf '%s\n' "$before" >"$LOCK/mode"
+        { printf '%s\n' "$before" >"$LOCK/mode"; } 2>/dev/null && [ "$(read_file "$LOCK/mode")" = "$before" ] ||
+            die "the power mode that was cannot be written down ($LOCK/mode): it stays as it is"
         said=$(as_root nvpmodel -m "$1" 2>&1 | one_line)
         [ "$(mode_id)" = "$1" ] || die "power mode $1 was not taken: $said"
     fi
     if [ "$2" = lock ]; then
         said=$(as_root jetson_clocks --store "$LOCK/clocks" 2>&1) || die "the clocks cannot be read: $(printf '%s' "$said" | one_line)"
+        [ -s "$LOCK/clocks" ] || die "the clocks that were cannot be written down ($LOCK/clocks): they stay as they are"
         : >"$LOCK/locked"
         said=$(as_root jetson_clocks 2>&1) || die "the clocks cannot be locked: $(printf '%s' "$said" | one_line)"
     fi
 }
 
-restore() { # LOCK
-    if [ -f "$1/locked" ]; then as_root jetson_clocks --restore "$1/clocks" >/dev/null 2>&1; fi
-    if [ -s "$1/mode" ]; then as_root nvpmodel -m "$(cat "$1/mode")" >/dev/null 2>&1; fi
+restore() { # LOCK; says on standard error what could not be put back, and returns 1 then
+    kept=0
+    if [ -f "$1/locked" ] && ! said=$(as_root jetson_clocks --restore "$1/clocks" 2>&1); then
+        printf 'reason: the clocks were not put back: %s\n' "$(printf '%s' "$said" | one_line)" >&2
+        kept=1
+    fi
+    if [ -s "$1/mode" ]; then
+        said=$(as_root nvpmodel -m "$(cat "$1/mode")" 2>&1 | one_line)
+        if [ "$(mode_id)" != "$(read_file "$1/mode")" ]; then
+            printf 'reason: the power mode was not put back to %s: %s\n' "$(read_file "$1/mode")" "$said" >&2
+            kept=1
+        fi
+    fi
+    return "$kept"
 }
 
 stop() { # LOCK: end what runs under it; without its token a step that ends now is no failure of its own
@@ -164,8 +178,10 @@ release() {
     trap - EXIT
     stop "$LOCK"
     restore "$LOCK"
+    code=$?
     rm -rf "$LOCK"
     if [ -n "${reader-}" ]; then kill "$reader" 2>/dev/null; fi
+    [ "$code" = 0 ] || exit 44
 }
 
 heard() { # in one piece: whoever looks while it is written must not find it empty
@@ -177,7 +193,11 @@ hold() { # TOKEN MODE CLOCKS; until standard input ends or falls silent
     trap release EXIT
     trap 'exit 41' HUP INT TERM
     for folder in $(ls ..); do # left by a client that died
-        case $folder in job-*) [ "$folder" = "${PWD##*/}" ] || rm -rf "../$folder" ;; esac
+        case $folder in
+        job-[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f])
+            if [ "$folder" != "${PWD##*/}" ] && [ -f "../$folder/board.sh" ]; then rm -rf "../$folder"; fi
+            ;;
+        esac
     done
     set_clocks "$2" "$3"
     heard
@@ -251,7 +271,10 @@ explain() { # CODE LOG SECONDS: why trtexec did not do it
 
 tensorrt() { # sets help and version; the flags of a later or earlier trtexec are not known here
     command -v trtexec >/dev/null 2>&1 || failed "$1" "there is no trtexec on the board"
-    help=$(trtexec --help 2>&1 </dev/null)
+    limited 60 "out/$1/help.log" trtexec --help
+    [ $? != 124 ] || failed "$1" "trtexec --help was not done after 60 s"
+    help=$(cat "out/$1/help.log")
+    rm -f "out/$1/help.log"
     version=$(trt_version "$help")
     [ -n "$version" ] || failed "$1" "trtexec does not say its version"
     if [ "$version" -lt 8000 ] || [ "$version" -ge 110000 ]; then failed "$1" "TensorRT v$version is not supported (8.0 to 10.x)"; fi
@@ -280,7 +303,10 @@ build() { # KEY PRECISION LIMIT_S WORKSPACE_MB ENGINE: builds differ from each o
     printf '%s\n' "$*" >"out/$key/build-$number.cmd"
     limited "$limit_s" "out/$key/build-$number.log" "$@"
     code=$?
-    [ "$code" = 0 ] || failed "$key" "build: $(explain "$code" "out/$key/build-$number.log" "$limit_s")"
+    if [ "$code" != 0 ]; then
+        rm -f "$key.$number.engine" # half of one would fill the disk for those that follow
+        failed "$key" "build: $(explain "$code" "out/$key/build-$number.log" "$limit_s")"
+    fi
     [ -s "$key.$number.engine" ] || failed "$key" "build: trtexec wrote no engine"
     sha256 "$key.$number.engine" >"out/$key/engine-$number.sha256"
     printf '%s\n' "$version" >"out/$key/tensorrt"

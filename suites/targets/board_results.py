@@ -44,6 +44,19 @@ _MODELS = (
 """Signs in the name that a board's device tree gives, and the board."""
 
 
+def board_of_model(model: str) -> str | None:
+    """The board whose device tree gives this name, None for one that is not known."""
+    return next((name for sign, name in _MODELS if sign in model), None)
+
+
+def another_board(model: str, board: str) -> str | None:
+    """Why a board with this name in its device tree is not ``board``, or None when it is or cannot be told."""
+    named = board_of_model(model)
+    if named is None or board in (named, f"{named}-super"):
+        return None
+    return f"this board is not a {board}: its device tree says {model.strip()}"
+
+
 def outcome(
     cell: BoardCell, files: Mapping[str, Mapping[str, bytes]], reason: str | None = None, board: str | None = None
 ) -> Outcome:
@@ -54,9 +67,13 @@ def outcome(
     own = files.get(cell.key, {})
     general = files.get("", {})
     found = facts(general.get("facts", b""))
-    named = next((name for sign, name in _MODELS if sign in found.get("model", "")), None)
+    named = board_of_model(found.get("model", ""))
     where = {"board": board or named, "board_facts": found}
-    reason = own["failed"].decode("utf-8", "replace").strip() if "failed" in own else reason
+    if board is not None and (why := another_board(found.get("model", ""), board)) is not None:
+        return Outcome(None, why, where)
+    if "failed" in own:  # empty when the board's disk had no room for it
+        said = own["failed"].decode("utf-8", "replace").strip()
+        reason = said or reason or "it failed without saying why (is the board's disk full?)"
     if reason is None:
         reason = _incomplete(cell, own)
     if reason is not None:
@@ -191,8 +208,9 @@ def _watch(
     samples = [sample for run in runs for sample in run]
     details: dict[str, Any] = {}
     flags = []
-    dropped = tegrastats.clocks_dropped(samples)
     states = {name: facts(own[name]) for name in sorted(own) if name.startswith(("before-", "after-"))}
+    limits = [int(state["gpu_max_hz"]) for state in states.values() if state.get("gpu_max_hz", "").isdigit()]
+    dropped = tegrastats.clocks_dropped(samples, max(limits, default=0) / 1e6)
     details["states"] = states
     alarms = _alarms(states)
     if dropped is not None or alarms:
@@ -200,6 +218,8 @@ def _watch(
         details["throttled"] = {"gpu_mhz": list(dropped) if dropped else None, "over_current_events": alarms}
     if (working := tegrastats.busy(samples)) and any(sample.gpu_mhz for sample in working):
         details["gpu_mhz"] = [sample.gpu_mhz for sample in working if sample.gpu_mhz]
+    if memory := [sample.emc_mhz for sample in working if sample.emc_mhz]:
+        details["emc_mhz"] = memory
     if samples:
         details["peak_ram_mb"] = max(sample.ram_mb for sample in samples)
         hottest = [max(sample.temperatures.values()) for sample in samples if sample.temperatures]

@@ -10,6 +10,7 @@ import secrets
 import select
 import subprocess
 import threading
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from depthbench.suites.targets.transport import (
 
 HEARTBEAT_S = 5
 OPEN_S = 60
+RESTORE_FAILED = 44
 
 _PUSHED = 'mkdir -p "$1" && cat >"$1/board.sh"'
 
@@ -66,9 +68,15 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the board back; waits until it says that mode and clocks are restored."""
+        """Give the board back; waits until it says that mode and clocks are restored, and warns when they are not."""
         self._stopped.set()
+        holder = self._holder
+        assert holder is not None
+        ended = holder.stderr is None or holder.stderr.closed
         self._end()
+        if not ended and holder.returncode == RESTORE_FAILED:
+            assert holder.stderr is not None
+            warnings.warn(f"the board: {reason(holder.stderr.read())}", stacklevel=2)
         self._close_pipes()
 
     @property

@@ -31,9 +31,11 @@ def _onnxruntime(path: str, spec: dict[str, Any]) -> Opened:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads > 1 else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # else threads spin on in the next one's turn
     options.log_severity_level = 3
     provider = spec.get("provider", "CPUExecutionProvider")
-    session = ort.InferenceSession(path, options, providers=[provider])
+    exact = {"use_tf32": "0"} if provider == "CUDAExecutionProvider" else {}
+    session = ort.InferenceSession(path, options, providers=[(provider, exact)])
     if session.get_providers()[0] != provider:  # it falls back to the CPU without a word
         raise ValueError(f"{provider} does not start here")
     feed = {i.name: _input(i.name, i.type, i.shape, spec["seed"]) for i in session.get_inputs()}

@@ -172,11 +172,16 @@ def gpu_mhz() -> float | None:
     return float(said["clocks.sm"]) if said.get("clocks.sm", "").replace(".", "").isdigit() else None
 
 
+def _first_gpu() -> str:
+    """The GPU that CUDA's first device is, as ``nvidia-smi`` takes it: an index or a UUID."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+
+
 def _nvidia_smi(*names: str) -> dict[str, str]:
     """What ``nvidia-smi`` says of the first GPU; empty without it."""
     if shutil.which("nvidia-smi") is None:
         return {}
-    command = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits", "--id=0"]
+    command = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits", f"--id={_first_gpu()}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     values = [value.strip() for value in done.stdout.strip().split(",")]
     return dict(zip(names, values, strict=True)) if done.returncode == 0 and len(values) == len(names) else {}

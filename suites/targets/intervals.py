@@ -101,18 +101,37 @@ def compare(first: Timings, second: Timings, control: Timings | None = None) -> 
 
     With a control and several processes of each, the interval is Student's, from what the processes differ among each
     other (:func:`_by_processes`). With one process each it is the bootstrap's over rounds, widened by as much as the first
-    network differs from itself.
+    network differs from itself. Without a control it is Student's over the processes (on a board: engines), with one of
+    them over the rounds; a single one decides nothing, and its interval is (0, ∞).
     """
-    if control is not None and len(set(first.processes)) > 1:
+    if control is None:
+        return _without_control(first, second)
+    if len(set(first.processes)) > 1:
         return _by_processes(first, second, control)
     ratio, interval95 = paired_ratio(first, second)
     _, interval999 = paired_ratio(first, second, CLAIM)
-    if control is None:
-        return Comparison(ratio, interval95, interval999, None)
     itself, _ = paired_ratio(first, control)
     widen = max(itself, 1 / itself)
     low, high = (interval95[0] / widen, interval95[1] * widen)
     return Comparison(ratio, (low, high), (interval999[0] / widen, interval999[1] * widen), itself)
+
+
+def _without_control(first: Timings, second: Timings) -> Comparison:
+    """Student's interval of the mean logarithm of the ratios, over processes if there are several, else over rounds."""
+    from scipy.stats import t
+
+    ratios = round_ratios(first, second)
+    several = len(set(first.processes)) > 1
+    logs = _log_by_process(ratios, first.processes) if several else np.log(list(ratios.values()))
+    ratio = float(np.exp(logs.mean()))
+
+    def interval(level: float) -> tuple[float, float]:
+        if len(logs) < 2:
+            return 0.0, float("inf")
+        half = float(np.exp(t.ppf((1 + level) / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))))
+        return ratio / half, ratio * half
+
+    return Comparison(ratio, interval(0.95), interval(CLAIM), None)
 
 
 def _by_processes(first: Timings, second: Timings, control: Timings) -> Comparison:

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from depthbench.suites.targets.board_results import Outcome, outcome
+from depthbench.suites.targets.board_results import Outcome, another_board, outcome
 from depthbench.suites.targets.board_session import Session
 from depthbench.suites.targets.board_steps import (
     BoardCell,
@@ -37,6 +37,8 @@ from depthbench.suites.targets.transport import (
 )
 
 ATTEMPTS = 4
+OLDEST_TENSORRT, FIRST_UNKNOWN_TENSORRT = 8000, 110000
+"""Versions as trtexec says them, in its digits."""
 
 _DOING = {
     "push": "pushing the file",
@@ -58,8 +60,12 @@ def probe(entry: BoardEntry | None, timeout: float = 30) -> dict[str, str]:
     """
     if entry is not None and (missing := ssh_missing()):
         raise BoardError(missing)
-    said = transport_to(entry).run(["sh", "-s", "--", "probe"], board_script(), timeout=timeout)
-    return facts(said)
+    transport = transport_to(entry)
+    try:
+        return facts(transport.run(["sh", "-s", "--", "probe"], board_script(), timeout=timeout))
+    finally:
+        if isinstance(transport, Ssh):
+            transport.close()
 
 
 def unavailable(entry: BoardEntry | None) -> str | None:
@@ -74,6 +80,11 @@ def judge(entry: BoardEntry | None, found: Mapping[str, str]) -> str | None:
     """Why a board that was probed cannot be measured on, or None."""
     if "trtexec" not in found:
         return "there is no trtexec on the board (install TensorRT from its JetPack)"
+    version = found.get("tensorrt", "")
+    if version.isdigit() and not OLDEST_TENSORRT <= int(version) < FIRST_UNKNOWN_TENSORRT:
+        return f"TensorRT v{version} is not supported (8.0 to 10.x)"
+    if entry is not None and (why := another_board(found.get("model", ""), entry.board)) is not None:
+        return why
     if entry is not None and (entry.power_mode is not None or entry.lock_clocks) and found.get("root") != "yes":
         return "its power mode and clocks need root, and sudo there asks for a password"
     return None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _GPU = re.compile(r"GR3D_FREQ (\d+)%(?:@\[?(\d+))?")
+_MEMORY = re.compile(r"EMC_FREQ \d+%@\[?(\d+)")
 _RAM = re.compile(r"RAM (\d+)/(\d+)MB")
 _TEMPERATURE = re.compile(r"(\w+)@(-?\d+(?:\.\d+)?)C\b")
 _RAIL = re.compile(r"\b([A-Z][A-Z0-9_]*) (\d+)(?:mW)?/\d+(?:mW)?(?=\s|$)")
@@ -21,15 +22,16 @@ BUSY = 50
 """GPU load in per cent from which a sample counts as taken during inference."""
 
 DROPPED = 0.95
-"""Clocks below this share of the highest one that was seen during the run have dropped."""
+"""Clocks below this share of the highest one, of the run or of the board's power mode, have dropped."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One line: GPU load in %, GPU clock in MHz, RAM in MB, °C by sensor, milliwatts by rail."""
+    """One line: GPU load in %, GPU and memory (EMC) clock in MHz, RAM in MB, °C by sensor, milliwatts by rail."""
 
     gpu_load: int
     gpu_mhz: int | None
+    emc_mhz: int | None
     ram_mb: int
     temperatures: Mapping[str, float]
     rails_mw: Mapping[str, int]
@@ -47,13 +49,14 @@ def parse(text: str) -> list[Sample]:
     """The samples of a log; lines that are not samples (a warning, a line cut short) are left out."""
     samples = []
     for line in text.splitlines():
-        gpu, ram = _GPU.search(line), _RAM.search(line)
+        gpu, ram, memory = _GPU.search(line), _RAM.search(line), _MEMORY.search(line)
         if gpu is None or ram is None:
             continue
         samples.append(
             Sample(
                 gpu_load=int(gpu[1]),
                 gpu_mhz=int(gpu[2]) if gpu[2] else None,
+                emc_mhz=int(memory[1]) if memory else None,
                 ram_mb=int(ram[1]),
                 temperatures={name: float(value) for name, value in _TEMPERATURE.findall(line)},
                 rails_mw={name: int(value) for name, value in _RAIL.findall(line)},
@@ -67,12 +70,15 @@ def busy(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.gpu_load >= BUSY]
 
 
-def clocks_dropped(samples: Sequence[Sample]) -> tuple[int, int] | None:
-    """Lowest and highest GPU clock in MHz of the busy samples when the clock fell during the run, else None."""
+def clocks_dropped(samples: Sequence[Sample], allowed_mhz: float = 0.0) -> tuple[float, float] | None:
+    """Lowest GPU clock of the busy samples and the one it should have had, in MHz, when it fell below; else None.
+
+    It should have the highest that was seen or, where it is known, ``allowed_mhz``: that of the board's power mode.
+    """
     clocks = [sample.gpu_mhz for sample in busy(samples) if sample.gpu_mhz]
-    if not clocks or min(clocks) >= DROPPED * max(clocks):
+    if not clocks or min(clocks) >= DROPPED * max(*clocks, allowed_mhz):
         return None
-    return min(clocks), max(clocks)
+    return min(clocks), max(*clocks, allowed_mhz)
 
 
 def mean_power_mw(samples: Sequence[Sample]) -> float | None:

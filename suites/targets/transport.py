@@ -2,7 +2,7 @@
 
 The SSH client is OpenSSH's own, so that keys, agents, jump hosts and host keys are those that the user's ``ssh`` has. Host
 keys are verified strictly and nothing ever asks a question. The words of a command are quoted one by one for the shell that
-the board's SSH server starts; none of them comes from a suite.
+the board's SSH server starts.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ import psutil
 
 FOREIGN_CORES = 0.25
 FOREIGN_SHARE = 0.1
-"""A round is busy when other processes keep more than a quarter of a core, or a tenth of all, at work."""
+FOREIGN_MOST = 0.75
+"""A round is busy when other processes keep more than a quarter of a core, or a tenth of all, at work; always when they keep
+more than three quarters of a core, so that one working process is seen on any machine."""
 
 CONTAMINATED = 0.1
 """A measurement is contaminated when more than this share of its rounds was busy."""
@@ -43,7 +45,7 @@ class ForeignLoad:
 
 def is_busy(foreign_cores: float) -> bool:
     """Whether others used so much in a round that it counts as busy."""
-    return foreign_cores > max(FOREIGN_CORES, FOREIGN_SHARE * (os.cpu_count() or 1))
+    return foreign_cores > min(max(FOREIGN_CORES, FOREIGN_SHARE * (os.cpu_count() or 1)), FOREIGN_MOST)
 
 
 def contaminated(foreign_cores: Sequence[float]) -> bool:
@@ -66,12 +68,19 @@ def throttled(clocks_mhz: Sequence[float]) -> bool:
     return second[len(second) // 2] < DROPPED * first[len(first) // 2]
 
 
+def _is_package(zone: Path) -> bool:
+    name = zone / "name"
+    return not name.is_file() or name.read_text().startswith("package")
+
+
 class EnergyCounter:
     """RAPL's counter of the processor packages. ``absent``: why there is none, or None."""
 
     def __init__(self, root: Path = RAPL) -> None:
         self.absent: str | None = None
-        self._files = sorted(root.glob("intel-rapl:[0-9]/energy_uj"))
+        # beside packages there may be psys, which holds them
+        packages = [path for path in root.glob("intel-rapl:[0-9]*") if path.name.count(":") == 1 and _is_package(path)]
+        self._files = sorted(path / "energy_uj" for path in packages)
         if not self._files:
             self.absent = "this machine offers no energy counter (no RAPL)"
         elif not all(os.access(path, os.R_OK) for path in self._files):

@@ -123,6 +123,24 @@ def test_a_board_of_a_suite(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert sum(line.startswith("build ") for line in plan) == 4  # two files, two engines of each
 
 
+def test_a_disk_that_is_full_while_building(run: Path, board: Any, tmp_path: Path) -> None:
+    folder = unpacked(make(run, "jetson-nano", tmp_path / "b.tar.gz", TINY).path, tmp_path / "there")
+    board.fault("disk")
+    assert on_the_board(folder, board).returncode == 0
+    assert list(folder.glob("*.engine")) == []  # half of one would fill the disk for what follows
+    for record in merge(run, folder / RESULT):
+        assert record.reason is not None
+        assert record.reason.startswith("build: trtexec failed (code 1): Error writing engine: No space left on device")
+
+
+def test_another_board_than_the_bundle_is_for(run: Path, board: Any, tmp_path: Path) -> None:
+    folder = unpacked(make(run, "jetson-nano", tmp_path / "b.tar.gz", TINY).path, tmp_path / "there")
+    board.become("orin")
+    assert on_the_board(folder, board).returncode == 0
+    why = "this board is not a jetson-nano: its device tree says NVIDIA Jetson Orin Nano Developer Kit"
+    assert [(record.latency, record.reason) for record in merge(run, folder / RESULT)] == [(None, why)] * 2
+
+
 def test_interrupted_on_the_board_it_goes_on(run: Path, board: Any, tmp_path: Path) -> None:
     folder = unpacked(make(run, "jetson-nano", tmp_path / "b.tar.gz", TINY).path, tmp_path / "there")
     board.fault("time-wait")

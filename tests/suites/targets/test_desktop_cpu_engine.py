@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import psutil
 import pytest
 
 from depthbench.reports.report import build_report
 from depthbench.suites.results import Record, RunFolder, write_json
 from depthbench.suites.targets import BUILT_IN, Target, desktop_cpu
+from depthbench.suites.targets.cpu_worker import _onnxruntime
 from depthbench.suites.targets.desktop_cpu import CpuSettings, check_settings, cpu_network, measure, try_measure
 from depthbench.suites.targets.engine import Arm, MeasureProfile, latency
 from depthbench.suites.targets.intervals import compare, tails
 from depthbench.suites.targets.measuring import Work, measure_group
-from depthbench.suites.targets.watch import EnergyCounter, contaminated, cpu_mhz, throttled
+from depthbench.suites.targets.watch import EnergyCounter, contaminated, cpu_mhz, is_busy, throttled
 
 TINY = MeasureProfile(seconds=0.1, samples=20, block_s=0.02, warmup_s=0.02, warmup_runs=10)
 
@@ -119,10 +121,29 @@ def test_foreign_load_is_flagged_in_the_record_and_in_the_report(
     assert "contaminated" in (folder.root / "report" / "cells.csv").read_text("utf-8").splitlines()[1]
 
 
+@pytest.mark.parametrize("cores", [1, 2, 16, 128])
+def test_one_working_process_is_seen_on_any_machine(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert is_busy(0.9)
+    assert not is_busy(0.2)
+
+
 def test_contaminated_is_more_than_a_tenth_of_the_rounds() -> None:
     assert not contaminated([])
     assert not contaminated([0.0] * 18 + [99.0])
     assert contaminated([0.0] * 8 + [99.0])
+
+
+def test_threads_do_not_spin_on_in_the_next_one_s_turn(networks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[onnxruntime.InferenceSession] = []
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *words, **more: made.append(real(*words, **more)) or made[-1]
+    )
+    _onnxruntime(str(networks[0]), {"threads": 2, "seed": 0})
+    options = made[0].get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
 
 
 def test_percentiles_need_their_samples() -> None:
@@ -147,6 +168,14 @@ def test_energy_counter(tmp_path: Path) -> None:
     package = tmp_path / "intel-rapl:0"
     package.mkdir()
     (package / "energy_uj").write_text("9000")
+    (package / "name").write_text("package-0\n")
+    for other, name in (
+        ("intel-rapl:1", "psys"),
+        ("intel-rapl:0:0", "core"),
+    ):  # what holds packages, and what they hold
+        (tmp_path / other).mkdir()
+        (tmp_path / other / "energy_uj").write_text("1")
+        (tmp_path / other / "name").write_text(name)
     (package / "max_energy_range_uj").write_text("10000")
     counter = EnergyCounter(tmp_path)
     assert counter.absent is None

@@ -49,6 +49,29 @@ def test_the_95_interval_holds_the_truth() -> None:
     assert 0.92 <= np.mean(held) <= 0.98
 
 
+@pytest.mark.parametrize("builds", [1, 3], ids=["rounds", "engines"])
+def test_without_a_control_no_more_is_claimed_than_the_rounds_can_bear(builds: int) -> None:
+    """As on a board: three rounds, of one engine or of one each, and no second arm of the first file."""
+
+    def seen(seed: int, scale: float) -> Comparison:
+        rng = np.random.default_rng(seed)
+        drift = np.exp(np.cumsum(rng.normal(0, 0.01, 9))).tolist()
+        first, second = (arm(one, 3, rng, drift, LUCK if builds == 3 else 0) for one in (5 * scale, 5))
+        lives = first.processes if builds == 3 else []
+        return compare(Timings(first.samples_ms, first.blocks, lives), second)
+
+    assert sum(seen(seed, 1.0).different for seed in range(400)) <= 3
+    assert sum(seen(seed, 2.0).different for seed in range(100)) >= 80
+    held = [low <= 1.1 <= high for low, high in (seen(seed, 1.1).interval95 for seed in range(400))]
+    assert np.mean(held) >= (0.92 if builds == 3 else 0.85)
+
+
+def test_a_single_round_decides_nothing() -> None:
+    once = Timings([5.0, 5.0], [0, 0])
+    found = compare(once, Timings([1.0, 1.0], [0, 0]))
+    assert (found.ratio, found.interval999, found.different) == (pytest.approx(5), (0, float("inf")), False)
+
+
 def test_one_process_each_is_widened_by_the_control() -> None:
     rng = np.random.default_rng(0)
     blocks = np.repeat(np.arange(40), 10).tolist()

@@ -13,6 +13,7 @@ import pytest
 
 from depthbench.suites.targets.board_steps import BoardCell, BoardProfile
 from depthbench.suites.targets.jetson import measure, probe, unavailable
+from tests.suites.targets.conftest import MODELS
 
 
 def test_probe(server: Any, board: Any) -> None:
@@ -49,7 +50,8 @@ def test_measured_with_the_flags_of_its_tensorrt(
     networks: list[Path],
 ) -> None:
     board.become(kind)
-    first, second = on_board(networks, server.entry)
+    entry = server.entry.model_copy(update={"board": MODELS[kind][-1]})
+    first, second = on_board(networks, entry)
     for one in (first, second):
         assert one.reason is None
         assert one.latency is not None
@@ -67,7 +69,8 @@ def test_measured_with_the_flags_of_its_tensorrt(
         assert one.latency.details["idle_power_w"] == 1.75
         assert one.latency.details["gpu_mhz"][0] == 921
         assert one.latency.flags == []
-        assert one.environment["board"] == "jetson-nano"
+        assert set(one.latency.details["emc_mhz"]) == {2133 if kind == "orin" else 1600}
+        assert one.environment["board"] == entry.board
         assert one.environment["board_facts"]["tensorrt"] == version
     order = [call.split()[1] for call in board.calls if "--exportTimes" in call]
     assert order == order[::-1]
@@ -78,6 +81,41 @@ def test_measured_with_the_flags_of_its_tensorrt(
         f"jetson_clocks --store {board.lock}/clocks",
     ]
     assert list((board.folder / "work").iterdir()) == []
+
+
+def test_another_board_than_its_entry_says(on_board: Any, server: Any, board: Any, networks: list[Path]) -> None:
+    board.become("orin")
+    why = "this board is not a jetson-nano: its device tree says NVIDIA Jetson Orin Nano Developer Kit"
+    assert unavailable(server.entry) == why
+    [one] = on_board(networks[:1], server.entry)
+    assert (one.latency, one.reason) == (None, why)
+    assert board.is_as_before()
+
+
+def test_a_tensorrt_that_is_not_known(server: Any, board: Any) -> None:
+    board.write("version", "110000")
+    assert unavailable(server.entry) == "TensorRT v110000 is not supported (8.0 to 10.x)"
+
+
+def test_what_was_not_put_back_is_said(on_board: Any, server: Any, board: Any, networks: list[Path]) -> None:
+    board.fault("keeps-mode")
+    with pytest.warns(UserWarning, match="the board: the power mode was not put back to 1"):
+        [one] = on_board(networks[:1], server.entry)
+    assert one.latency is not None
+    assert (board.read("mode"), board.read("clocks")) == ("0", "dynamic")
+
+
+def test_work_folders_of_the_dead_go_and_nothing_else(
+    on_board: Any, server: Any, board: Any, networks: list[Path]
+) -> None:
+    board.write("work/job-0123456789ab/board.sh", "")
+    board.write("work/job-application.txt", "")
+    board.write("work/job-abcdefabcdef/mine", "")
+    on_board(networks[:1], server.entry)
+    assert sorted(path.name for path in (board.folder / "work").iterdir()) == [
+        "job-abcdefabcdef",
+        "job-application.txt",
+    ]
 
 
 def test_on_the_board_itself(
@@ -126,6 +164,7 @@ def test_the_command(server: Any, board: Any, networks: list[Path], tmp_path: Pa
     assert (result["clock"], result["n"], result["flags"]) == ("device", 360, [])
     assert result["ratio"] == pytest.approx(1)
     assert result["different"] is False
+    assert result["ratio_ci999"] == [1, 1]  # the stand-in's engines do not differ
     assert "--noTF32" in " ".join(board.calls)
     assert board.is_as_before()
 

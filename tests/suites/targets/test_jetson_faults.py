@@ -77,7 +77,9 @@ def test_clocks_that_drop_are_flagged(on_board: Any, server: Any, board: Any, ne
 
 
 @pytest.mark.parametrize(
-    ("place", "doing"), [("build", "building the engine"), ("time", "timing it")], ids=["build", "time"]
+    ("place", "doing"),
+    [("build", "building the engine"), ("check", "checking its output"), ("time", "timing it")],
+    ids=["build", "check", "time"],
 )
 def test_a_cut_connection(on_board: Any, place: str, doing: str, server: Any, board: Any, networks: list[Path]) -> None:
     board.fault(f"{place}-wait")

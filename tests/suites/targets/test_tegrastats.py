@@ -26,13 +26,14 @@ ORIN = (
 def test_nano() -> None:
     [sample] = parse(NANO)
     assert (sample.gpu_load, sample.gpu_mhz, sample.ram_mb, sample.power_mw) == (99, 921, 1923, 1750)
+    assert sample.emc_mhz == 1600
     assert sample.rails_mw == {"POM_5V_IN": 1750, "POM_5V_GPU": 0, "POM_5V_CPU": 366}
     assert sample.temperatures == {"PLL": 37, "CPU": 40, "PMIC": 50, "GPU": 40, "AO": 45, "thermal": 40}
 
 
 def test_agx_xavier_has_no_board_rail_and_no_clock_without_root() -> None:
     [sample] = parse(AGX_XAVIER)
-    assert (sample.gpu_load, sample.gpu_mhz) == (60, None)
+    assert (sample.gpu_load, sample.gpu_mhz, sample.emc_mhz) == (60, None, None)
     assert sample.power_mw == 309 + 310 + 928 + 154 + 1658
 
 
@@ -51,4 +52,6 @@ def test_clocks_that_dropped_while_busy() -> None:
     low = NANO.replace("@921", "@614")
     assert clocks_dropped(parse("\n".join([idle, NANO, NANO, idle]))) is None
     assert clocks_dropped(parse("\n".join([idle, NANO, low]))) == (614, 921)
+    assert clocks_dropped(parse(low)) is None
+    assert clocks_dropped(parse(low), 921.6) == (614, 921.6)  # low from the first sample on
     assert mean_power_mw(parse(NANO)) == pytest.approx(1750)
