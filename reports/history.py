@@ -36,7 +36,9 @@ METRICS = (
     "size_mb",
     "peak_activation_mb",
 )
-COLUMNS = ("source", "when", "artefact", "target", "metric", "value")
+SERIES = ("artefact", "target", "dataset", "protocol", "metric")
+"""What makes two values points of one series; a gate's have no data set and no protocol."""
+COLUMNS = ("source", "when", *SERIES, "value")
 MIN_FOR_TREND = 3
 MIN_FOR_CHANGES = 6
 SEGMENT = 2
@@ -70,6 +72,8 @@ class Trend:
 
     artefact: str
     target: str
+    dataset: str
+    protocol: str
     metric: str
     n: int
     first: float
@@ -82,12 +86,18 @@ class Trend:
         """JSON-ready values."""
         return asdict(self)
 
+    @property
+    def data(self) -> str:
+        """The data set and protocol of the run's cells, ``rooms (native)``; empty for a gate."""
+        return f"{self.dataset} ({self.protocol})" if self.dataset else ""
+
     def row(self) -> dict[str, str]:
         """The series as a row of a table for people."""
         told = [f"{c.before:.4g} → {c.after:.4g} at {c.source}" for c in self.changes]
         return {
             "artefact": self.artefact,
             "target": self.target,
+            "data": self.data,
             "metric": self.metric,
             "runs": str(self.n),
             "first": f"{self.first:.4g}",
@@ -125,6 +135,8 @@ def _of_run(folder: Path) -> list[dict[str, Any]]:
             "when": when,
             "artefact": f"{cell['model']}--{cell['recipe']}--{cell['height']}x{cell['width']}",
             "target": cell["target"],
+            "dataset": cell["dataset"],
+            "protocol": cell["protocol"],
             "metric": metric,
             "value": float(cell[metric]),
         }
@@ -149,6 +161,8 @@ def _of_gate(path: Path) -> list[dict[str, Any]]:
                 "when": when,
                 "artefact": artefact,
                 "target": GATE_TARGET,
+                "dataset": "",
+                "protocol": "",
                 "metric": name,
                 "value": number,
             }
@@ -160,13 +174,13 @@ def _of_gate(path: Path) -> list[dict[str, Any]]:
 def trends(table: pd.DataFrame, metrics: Sequence[str] | None = None) -> list[Trend]:
     """The trend of every series; with ``metrics``, of those alone."""
     return [
-        _trend(str(artefact), str(target), str(metric), series)
-        for (artefact, target, metric), series in table.groupby(["artefact", "target", "metric"], sort=False)
-        if not metrics or metric in metrics
+        _trend(tuple(map(str, key)), series)
+        for key, series in table.groupby(list(SERIES), sort=False)
+        if not metrics or key[-1] in metrics
     ]
 
 
-def _trend(artefact: str, target: str, metric: str, series: pd.DataFrame) -> Trend:
+def _trend(key: tuple[str, ...], series: pd.DataFrame) -> Trend:
     from scipy.stats import theilslopes
 
     values = series["value"].to_numpy(dtype=np.float64)
@@ -181,7 +195,20 @@ def _trend(artefact: str, target: str, metric: str, series: pd.DataFrame) -> Tre
         ChangePoint(str(series["source"].iloc[at]), str(series["when"].iloc[at]), at, before, after)
         for at, before, after in zip(places[1:-1], levels, levels[1:], strict=False)
     )
-    return Trend(artefact, target, metric, len(values), float(values[0]), float(values[-1]), slope, ends, changes)
+    artefact, target, dataset, protocol, metric = key
+    return Trend(
+        artefact,
+        target,
+        dataset,
+        protocol,
+        metric,
+        len(values),
+        float(values[0]),
+        float(values[-1]),
+        slope,
+        ends,
+        changes,
+    )
 
 
 def change_points(values: NDArray[np.float64]) -> list[int]:
@@ -211,15 +238,18 @@ def change_points(values: NDArray[np.float64]) -> list[int]:
 
 
 def artefact_series(place: Path) -> dict[tuple[str, str], list[float]]:
-    """Earlier values by (artefact, check of a gate), for sparklines; those of gates where there are any, else of runs."""
+    """Earlier values by (artefact, check of a gate), for sparklines; those of gates where there are any, else of runs.
+
+    Of an artefact with cells on several targets or data sets, those of the first alone.
+    """
     table = load_history([place])
     gates = table[table["target"] == GATE_TARGET]
     table = gates if len(gates) else table
     checks = {metric: key.removesuffix("_ms") for key, (metric, _) in GATE_VALUES.items()}
-    return {
-        (str(artefact), checks.get(str(metric), str(metric))): series["value"].tolist()
-        for (artefact, metric), series in table.groupby(["artefact", "metric"], sort=False)
-    }
+    found: dict[tuple[str, str], list[float]] = {}
+    for (artefact, *_, metric), series in table.groupby(list(SERIES), sort=False):
+        found.setdefault((str(artefact), checks.get(str(metric), str(metric))), series["value"].tolist())
+    return found
 
 
 MOST_NAMED = 6
@@ -234,14 +264,13 @@ def draw_history(table: pd.DataFrame, found: Sequence[Trend], ax: Axes | None = 
         ax = ax or themes.new_axes(7.5, 4.2)
         ax.set_title("Change since the first stored run")
         for i, one in reversed(list(enumerate(moved))):
-            chosen = (
-                (table["artefact"] == one.artefact) & (table["target"] == one.target) & (table["metric"] == one.metric)
-            )
+            chosen = (table[list(SERIES)] == [getattr(one, name) for name in SERIES]).all(axis=1)
             values = table[chosen]["value"].to_numpy(dtype=np.float64)
             relative = 100 * (values / values[0] - 1) if values[0] else values
             named = i < MOST_NAMED
             colour = theme.families[i % len(theme.families)] if named else theme.grid
-            label = f"{one.artefact} {one.metric}" + (f" ({one.target})" if one.target else "")
+            where = ", ".join(filter(None, (one.target, one.data)))
+            label = f"{one.artefact} {one.metric}" + (f" ({where})" if where else "")
             ax.plot(relative, color=colour, marker="o" if named else "", markersize=3.5, label=label if named else None)
             for change in one.changes:
                 ax.axvline(change.index - 0.5, color=colour, linewidth=0.8, linestyle=":")

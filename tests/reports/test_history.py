@@ -20,10 +20,12 @@ from depthbench.reports.history import (
     trends,
 )
 from depthbench.reports.theme import png
+from depthbench.suites.results import Record
 
 
 def series(values: list[float], metric: str = "latency_ms") -> pd.DataFrame:
-    rows = [(f"run-{i}", f"2026-01-{i + 1:02d}", "net--fp32--64x64", "cpu", metric, v) for i, v in enumerate(values)]
+    place = ("net--fp32--64x64", "cpu", "rooms", "native", metric)
+    rows = [(f"run-{i}", f"2026-01-{i + 1:02d}", *place, value) for i, value in enumerate(values)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -88,6 +90,27 @@ def test_runs_are_read(make_run: Callable[..., Path]) -> None:
     assert values["params_m"] == pytest.approx(0.62)
 
 
+def test_data_sets_and_protocols_are_series_of_their_own(make_run: Callable[..., Path]) -> None:
+    """Cells that differ in their data alone, in every run: no series alternates between them."""
+    data = {"fp32": ("rooms", "native"), "prune30": ("rooms", "other"), "int8": ("nyu-labeled", "native")}
+
+    def edit(record: Record) -> Record | None:
+        if record.target != "cpu" or record.model != "tst-t" or record.recipe not in data:
+            return None
+        dataset, protocol = data[record.recipe]
+        return replace(record, recipe="fp32", dataset=dataset, protocol=protocol)
+
+    runs = [make_run(edit, f"run-{i}") for i in range(6)]
+    found = trends(load_history(runs), ["rmse_m"])
+    assert {one.data for one in found} == {"rooms (native)", "rooms (other)", "nyu-labeled (native)"}
+    assert all(one.n == 6 and one.first == one.last and not one.changes for one in found)
+    assert {one.row()["data"] for one in found} == {one.data for one in found}
+    assert (found[0].to_json()["dataset"], found[0].to_json()["protocol"]) == ("rooms", "native")
+    assert artefact_series(runs[0].parent)["tst-t--fp32--224x224", "rmse_m"] == [pytest.approx(0.60)] * 6
+    lines = {line.get_label() for line in draw_history(load_history(runs), found).get_lines()}
+    assert "tst-t--fp32--224x224 rmse_m (cpu, rooms (other))" in lines
+
+
 def test_skipped_cells_are_left_out(make_run: Callable[..., Path]) -> None:
     root = make_run(lambda record: replace(record, status="skipped", reason="none", latency=None, profile={}))
     with pytest.raises(ValueError, match="no run with finished cells and no gate"):
@@ -112,7 +135,7 @@ def test_the_plot_draws_every_series() -> None:
     table = pd.concat([series([1.0] * 6 + [1.2] * 6), series([2.0] * 12, "rmse_m")])
     axes = draw_history(table, trends(table))
     lines = {line.get_label() for line in axes.get_lines() if len(line.get_xdata()) == 12}
-    assert lines == {"net--fp32--64x64 latency_ms (cpu)", "net--fp32--64x64 rmse_m (cpu)"}
+    assert lines == {f"net--fp32--64x64 {metric} (cpu, rooms (native))" for metric in ("latency_ms", "rmse_m")}
     assert png(axes).startswith(b"\x89PNG")
 
 
