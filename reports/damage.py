@@ -16,6 +16,7 @@ from depthbench.reports.load import Run, image_values
 from depthbench.reports.payoff import FLAGGED, Notes, brief
 from depthbench.reports.pictures import representatives
 from depthbench.reports.readable import signed
+from depthbench.reports.summary import data_names
 from depthbench.reports.theme import LIGHT, Theme, write_lines
 from depthbench.suites.results import Record
 
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 def damage(run: Run) -> pd.DataFrame:
     """What compression costs where: a row per compressed cell and place of ``PLACES``, each artefact once.
 
-    Columns: ``model``, ``recipe``, ``precision``, ``size``, ``place``, ``change_m`` (RMSE minus the uncompressed form's, paired
-    per image) and its bootstrap 95 % interval ``lo``, ``hi``; ``speedup``, ``not_faster`` and ``why_not_faster`` of the least
-    speed-up that the artefact has on any target. Empty for runs whose evaluations do not tell the error by place.
+    Columns: ``model``, ``recipe``, ``precision``, ``size``, ``dataset``, ``protocol``, ``place``, ``change_m`` (RMSE minus the
+    uncompressed form's, paired per image) and its bootstrap 95 % interval ``lo``, ``hi``; ``speedup``, ``not_faster`` and
+    ``why_not_faster`` of the least speed-up that the artefact has on any target. Empty for runs whose evaluations do not tell
+    the error by place.
     """
     by_place = {(*_place(record),): record for record in run.records if record.status == "ok"}
     rows = []
@@ -49,6 +51,8 @@ def damage(run: Run) -> pd.DataFrame:
                         "recipe": record.recipe,
                         "precision": record.precision,
                         "size": f"{record.size[0]}×{record.size[1]}",
+                        "dataset": record.dataset,
+                        "protocol": record.protocol,
                         "place": words,
                         "change_m": change.mean,
                         "lo": change.low,
@@ -56,7 +60,7 @@ def damage(run: Run) -> pd.DataFrame:
                         **slowest,
                     }
                 )
-    columns = ["model", "recipe", "precision", "size", "place", "change_m", "lo", "hi"]
+    columns = ["model", "recipe", "precision", "size", "dataset", "protocol", "place", "change_m", "lo", "hi"]
     return pd.DataFrame(rows, columns=[*columns, *_PAYOFF])
 
 
@@ -75,16 +79,23 @@ def _place(record: Record) -> tuple[Any, ...]:
 
 def damage_grid(where: pd.DataFrame) -> tuple[pd.DataFrame, Notes]:
     """RMSE added in metres, first size of :func:`damage`: a row per form, marked by the notes beside it, a column per place."""
-    where = where[where["size"] == where["size"].iloc[0]]
+    where = _of_first_size(where)
     models = list(dict.fromkeys(where["model"]))
     where = where.sort_values("model", key=lambda names: names.map(models.index), kind="stable")
     names = where["model"] + " " + where["recipe"]
     several = where.groupby(["model", "recipe"])["precision"].transform("nunique") > 1
-    where = where.assign(name=np.where(several, names + " " + where["precision"], names))
+    names = names.where(~several, names + " " + where["precision"])
+    data = where["dataset"] + " (" + where["protocol"] + ")"
+    where = where.assign(name=names + " " + data if data.nunique() > 1 else names)
     notes = Notes(where, brief)
     where["cell"] = [f"{row['name']} {notes.mark(row)}".strip() for _, row in where.iterrows()]
     grid = where.pivot_table(index="cell", columns="place", values="change_m", sort=False)
     return grid, notes
+
+
+def _of_first_size(where: pd.DataFrame) -> pd.DataFrame:
+    first: pd.DataFrame = where[where["size"] == where["size"].iloc[0]]
+    return first
 
 
 def draw_damage(run: Run, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
@@ -99,6 +110,7 @@ def draw_damage(run: Run, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Ax
             ax.set_title("RMSE added by compression [m]")
             return nothing(ax, "no compressed cell with errors by distance")
         grid, notes = damage_grid(table)
+        data = data_names(_of_first_size(table))
         slow = notes.lines(108)
         ax = ax or themes.new_axes(6.2, 1.0 + 0.27 * len(grid) + 0.15 * len(slow))
         limit = float(np.nanmax(np.abs(grid.to_numpy())))
@@ -116,7 +128,7 @@ def draw_damage(run: Run, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Ax
             linecolor=theme.paper,
             annot_kws={"fontsize": 8.5},
         )
-        ax.set_title("RMSE added by compression [m]")
+        ax.set_title(f"RMSE added by compression [m] on {data}")
         ax.set(xlabel="", ylabel="")
         ax.tick_params(axis="both", rotation=0)
         write_lines(ax, slow, 20, gid=FLAGGED, x=0.01, across="figure fraction")
@@ -141,7 +153,7 @@ def sensitivities(run: Run) -> pd.DataFrame:
     """Accuracy against the share that was taken away, where compression steps recorded it.
 
     A step's report may hold ``sensitivity``: a mapping from the name of a layer group to pairs (ratio, metric). Columns:
-    ``model``, ``recipe``, ``step``, ``group``, ``ratio``, ``value``.
+    ``model``, ``recipe``, ``dataset``, ``protocol``, ``step``, ``group``, ``ratio``, ``value``.
     """
     rows = []
     seen: set[tuple[str, str]] = set()
@@ -151,8 +163,9 @@ def sensitivities(run: Run) -> pd.DataFrame:
         for report in record.compression:
             for group, pairs in (report.get("sensitivity") or {}).items():
                 seen.add((record.model, record.recipe))
-                rows += [(record.model, record.recipe, report.get("step", ""), group, ratio, v) for ratio, v in pairs]
-    return pd.DataFrame(rows, columns=["model", "recipe", "step", "group", "ratio", "value"])
+                scan = (record.model, record.recipe, record.dataset, record.protocol, report.get("step", ""), group)
+                rows += [(*scan, ratio, value) for ratio, value in pairs]
+    return pd.DataFrame(rows, columns=["model", "recipe", "dataset", "protocol", "step", "group", "ratio", "value"])
 
 
 def draw_sensitivities(run: Run, model: str, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Axes:
@@ -173,6 +186,6 @@ def draw_sensitivities(run: Run, model: str, ax: Axes | None = None, *, theme: T
             ax.plot(
                 curve["ratio"], curve["value"], styles[i % 4], color=colour, marker=themes.MARKERS[i % 6], label=group
             )
-        ax.set(xlabel="share taken away", ylabel="metric")
+        ax.set(xlabel="share taken away", ylabel=f"metric on {data_names(table)}")
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax

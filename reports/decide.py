@@ -261,6 +261,8 @@ def decision_json(decision: Decision) -> dict[str, Any]:
             "height",
             "width",
             "target",
+            "dataset",
+            "protocol",
             "precision",
             "latency_kind",
             "latency_ms",

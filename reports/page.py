@@ -22,7 +22,7 @@ from depthbench.reports.payoff import LEGEND, Notes, mark
 from depthbench.reports.published import described, published_on
 from depthbench.reports.readable import number, percent, signed
 from depthbench.reports.stats import MIN_FOR_INTERVAL
-from depthbench.reports.summary import MISSING
+from depthbench.reports.summary import MISSING, data_names
 from depthbench.reports.theme import MARKERS, family_name, family_order, family_slot
 
 
@@ -227,7 +227,7 @@ def _damage(run: Run) -> dict[str, Any]:
         (name, [(signed(value), 0.0 if math.isnan(value) else value / limit) for value in values])
         for name, values in zip(grid.index, grid.to_numpy(), strict=True)
     ]
-    return {"places": list(grid.columns), "rows": rows, "reasons": notes.reasons()}
+    return {"places": list(grid.columns), "rows": rows, "reasons": notes.reasons(), "data": data_names(where)}
 
 
 def _shade(speedup: float) -> float:

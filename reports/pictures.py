@@ -36,7 +36,7 @@ class Panel:
     ``rgb`` (N, 3, h, w) uint8, ``depth`` (N, h, w) metres with 0 = invalid, ``predictions`` by model (N, h, w) metres,
     ``notes`` how each model was deployed (``int8 224×224``), ``left_out`` models whose pictures are of other images,
     ``limits`` the depths in metres at the two ends of the colour scale, ``hardest`` the position of the image that the models
-    together see worst of those that the run kept.
+    together see worst of those that the run kept, ``data`` the data set and protocol that the images are of.
     """
 
     rgb: NDArray[np.uint8]
@@ -46,6 +46,7 @@ class Panel:
     left_out: tuple[str, ...]
     limits: tuple[float, float]
     hardest: int = 0
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,17 @@ def panel(run: Run, *, images: int = IMAGES) -> Panel | None:
         notes={m: _deployed(shown[m]) for m in models},
         left_out=tuple(model for model in samples if model not in models),
         hardest=common.index(worst),
+        data=_data(shown[models[0]]),
         limits=(0.0, float(np.percentile(valid, 99))) if valid.size else (0.0, 1.0),
     )
 
 
 @dataclass(frozen=True)
 class Worst:
-    """A network's worst image: ``rgb`` (3, h, w) uint8, ``depth`` and ``prediction`` (h, w) metres, its RMSE in metres."""
+    """A network's worst image: ``rgb`` (3, h, w) uint8, ``depth`` and ``prediction`` (h, w) metres, its RMSE in metres.
+
+    ``data``: the data set and protocol that it is of.
+    """
 
     model: str
     note: str
@@ -110,6 +115,7 @@ class Worst:
     depth: NDArray[np.float32]
     prediction: NDArray[np.float32]
     rmse_m: float
+    data: str = ""
 
 
 def worst_cases(run: Run) -> list[Worst]:
@@ -124,7 +130,7 @@ def worst_cases(run: Run) -> list[Worst]:
         if np.isfinite(errors).any():
             i = int(np.nanargmax(errors))
             shown = samples.rgb[i], samples.depth[i], samples.prediction[i]
-            found.append(Worst(model, _deployed(record), *shown, errors[i]))
+            found.append(Worst(model, _deployed(record), *shown, errors[i], _data(record)))
     return found
 
 
@@ -146,7 +152,7 @@ def draw_worst(shown: list[Worst], *, theme: Theme = LIGHT) -> NDArray[Any]:
             errors = axes[3].imshow(relative_error(each.prediction, each.depth), **too_near_or_far)
             _write_rmse(axes[3], each.prediction, each.depth)
             axes[0].set_ylabel(f"{each.model}\n{each.note}", fontsize=9, rotation=0, ha="right", va="center")
-        _scales(grid[0, 0], depths, errors)
+        _scales(grid[0, 0], depths, errors, " and ".join(dict.fromkeys(each.data for each in shown)))
     return grid
 
 
@@ -171,6 +177,11 @@ def representatives(run: Run, *, pictured: bool) -> dict[str, Record]:
 def _deployed(record: Record) -> str:
     """How a network was deployed: ``int8 224×224``."""
     return f"{record.recipe} {record.size[0]}×{record.size[1]}"
+
+
+def _data(record: Record) -> str:
+    """Data set and protocol of a record: ``rooms (native)``."""
+    return f"{record.dataset} ({record.protocol})"
 
 
 def read_samples(run: Run, record: Record) -> Samples:
@@ -208,13 +219,13 @@ def draw_panel(shown: Panel, *, theme: Theme = LIGHT) -> NDArray[Any]:
                 _write_rmse(wrong, prediction, depth)
         for row, (model, note) in enumerate(shown.notes.items(), start=1):
             grid[row, 0].set_ylabel(f"{model}\n{note}", fontsize=9, rotation=0, ha="right", va="center")
-        _scales(grid[0, 0], depths, errors)
+        _scales(grid[0, 0], depths, errors, shown.data)
     return grid
 
 
-def _scales(axes: Axes, depths: ScalarMappable, errors: ScalarMappable) -> None:
-    """The two colour bars below the pictures."""
-    _scale(axes, 0, depths, "depth [m]", extend="max")
+def _scales(axes: Axes, depths: ScalarMappable, errors: ScalarMappable, data: str) -> None:
+    """The two colour bars below the pictures, with the name of the data that they are of."""
+    _scale(axes, 0, depths, f"depth [m], {data}", extend="max")
     scale = _scale(axes, 1, errors, "seen too near (−) or too far (+), with RMSE [m]", extend="both")
     scale.ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}" if value else "0")
 

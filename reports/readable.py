@@ -69,7 +69,7 @@ def smallest_input(cells: pd.DataFrame) -> pd.DataFrame:
 def gains(cells: pd.DataFrame, notes: Notes) -> pd.DataFrame:
     """What compression brought to each of ``cells``, those of one target: the greatest speed-up first.
 
-    Columns: network, recipe, speed-up and RMSE change with their 95 % intervals, size. Marks are those of ``notes``.
+    Columns: network, recipe, speed-up and RMSE change with their 95 % intervals, images, size. Marks are those of ``notes``.
     """
     rows = [
         {
@@ -79,11 +79,12 @@ def gains(cells: pd.DataFrame, notes: Notes) -> pd.DataFrame:
             f"{notes.mark(cell)}".strip(),
             "RMSE change [m]": signed(cell["rmse_change_m"])
             + interval(cell["rmse_change_lo_m"], cell["rmse_change_hi_m"], sign=True),
+            "images": f"{cell['dataset']} ({cell['protocol']})",
             "size [MB]": number(cell["size_mb"]),
         }
         for _, cell in cells.sort_values("speedup", ascending=False, kind="stable").iterrows()
     ]
-    return pd.DataFrame(rows, columns=["network", "recipe", "speed-up", "RMSE change [m]", "size [MB]"])
+    return pd.DataFrame(rows, columns=["network", "recipe", "speed-up", "RMSE change [m]", "images", "size [MB]"])
 
 
 def fastest(cells: pd.DataFrame, notes: Notes) -> pd.DataFrame:
@@ -117,8 +118,7 @@ def picks(fronts: Iterable[Front], notes: Notes) -> pd.DataFrame:
                     "on the front": percent(cell["front_probability"]),
                 }
             )
-    table = pd.DataFrame(rows)
-    return table.drop(columns="images") if len(table) and table["images"].nunique() == 1 else table
+    return pd.DataFrame(rows)
 
 
 def shares(run: Run, fronts: Iterable[Front], notes: Notes) -> pd.DataFrame:
@@ -133,6 +133,7 @@ def shares(run: Run, fronts: Iterable[Front], notes: Notes) -> pd.DataFrame:
             rows.append(
                 {
                     "target": front.target,
+                    "images": f"{front.dataset} ({front.protocol})",
                     "family": family_name(str(family["family"])),
                     "on the front": f"{family['on_front']} of {family['cells']}",
                     "best choice": f"{cell_name(best)} {notes.mark(best)}".strip(),
@@ -174,7 +175,8 @@ def lost(where: pd.DataFrame, notes: Notes, most: int = 10) -> pd.DataFrame:
             "form": f"{row['model']} {row['recipe']} ({row['precision']}) {row['size']} {notes.mark(row)}".strip(),
             "where": row["place"],
             "RMSE change [m]": signed(row["change_m"]) + interval(row["lo"], row["hi"], sign=True),
+            "images": f"{row['dataset']} ({row['protocol']})",
         }
         for _, row in where.sort_values("change_m", ascending=False, kind="stable").head(most).iterrows()
     ]
-    return pd.DataFrame(rows, columns=["form", "where", "RMSE change [m]"])
+    return pd.DataFrame(rows, columns=["form", "where", "RMSE change [m]", "images"])

@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 MISSING = "–"
 
 
+def data_names(table: pd.DataFrame) -> str:
+    """The data sets and protocols that the accuracies of a table are of: ``rooms (native)``, several joined by ``and``."""
+    return " and ".join((table["dataset"] + " (" + table["protocol"] + ")").drop_duplicates())
+
+
 def summary_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The summary as text, from the tidy table: a row per model × recipe × input size × data set that ran anywhere.
 
-    Columns: ``model``, ``recipe``, ``size`` and ``dataset`` (each of the two only where the run has several), ``RMSE [m]``,
+    Columns: ``model``, ``recipe``, ``size`` and ``dataset`` (each of the two only where the run has several; see
+    :func:`data_names`), ``RMSE [m]``,
     ``δ1``, a latency in ms per target that ran anything (``~`` marks a prediction; a trailing triangle a form that is slower or
     hardly faster than its uncompressed parent, with the number of its reason among :func:`summary_notes`), ``GMAC``, ``MB``.
     Where the forms deployed on different targets differ, a range is given.
@@ -32,7 +38,7 @@ def summary_rows(table: pd.DataFrame) -> pd.DataFrame:
             "model": model,
             "recipe": recipe,
             "size": f"{height}×{width}",
-            "dataset": f"{dataset} {protocol}",
+            "dataset": f"{dataset} ({protocol})",
             "RMSE [m]": _range(cells["rmse_m"], 3),
             "δ1": _range(cells["delta1"], 3),
         }
@@ -80,7 +86,11 @@ def summary_table(table: pd.DataFrame) -> Table:
         notes.append("~ predicted, not measured")
     notes += summary_notes(table)
     caption = Text("\n".join(notes), justify="left") if notes else None
-    shown = Table(title="Latency in ms, batch 1", caption=caption, box=None, pad_edge=False)
+    title = "Latency in ms, batch 1"
+    done = table[table["status"] == "ok"]
+    if "dataset" not in summary and len(done):
+        title += f"; accuracy on {data_names(done)}"
+    shown = Table(title=title, caption=caption, box=None, pad_edge=False)
     shown.collapse_padding = True
     for name in summary.columns:
         text = name in {"model", "recipe", "size", "dataset"}

@@ -63,7 +63,7 @@ for one in found:
     reach = np.abs(rows[["rmse_change_lo_m", "rmse_change_hi_m"]].to_numpy().T - change)
     ax.errorbar(change, rows["variant"], xerr=np.nan_to_num(reach), fmt="o")
     ax.axvline(0, linewidth=1, color="0.5")
-    ax.set_xlabel("RMSE against the full model [m], 95% interval over images")
+    ax.set_xlabel(f"RMSE against the full model [m] on {one.dataset} ({one.protocol}), 95% interval")
     plt.show()
 
 # %% [markdown]

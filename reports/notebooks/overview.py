@@ -26,7 +26,7 @@ from depthbench.reports import effects, pareto, pictures, plots, theme
 from depthbench.reports.load import load_run
 from depthbench.reports.payoff import Notes
 from depthbench.reports.readable import picks, plain, smallest_input
-from depthbench.reports.summary import summary_notes, summary_rows
+from depthbench.reports.summary import data_names, summary_notes, summary_rows
 
 # %% tags=["parameters"]
 run = "."
@@ -47,6 +47,7 @@ display(cells.groupby(["target", "status"]).size().unstack(fill_value=0))
 
 # %%
 small = smallest_input(cells)
+print(f"Accuracy on {data_names(small)}")
 display(plain(summary_rows(small)))
 print(*summary_notes(small), sep="\n")
 

@@ -121,7 +121,7 @@ def _described(candidate: Candidate, metric: str) -> str:
     row = candidate.row
     sign = "≈ " if row["latency_kind"] == "predicted" else ""
     latency = f", {sign}{row['latency_ms']:.3g} ms" if row["latency_ms"] == row["latency_ms"] else ""
-    return f"{candidate.name}: {metric} {row[metric]:.3f}{latency}"
+    return f"{candidate.name}: {metric} {row[metric]:.3f} on {row['dataset']} ({row['protocol']}){latency}"
 
 
 def _broken(candidate: Candidate) -> str:
@@ -173,7 +173,11 @@ def _print_cells(comparison: Comparison, every: bool) -> None:
 
 def _place(row: dict[Any, Any]) -> dict[str, str]:
     size = f"{row['height']}x{row['width']}"
-    return {"cell": f"{row['model']} {row['recipe']} {size}", "target": row["target"], "data": row["dataset"]}
+    return {
+        "cell": f"{row['model']} {row['recipe']} {size}",
+        "target": row["target"],
+        "data": f"{row['dataset']} ({row['protocol']})",
+    }
 
 
 def _compared(row: dict[Any, Any]) -> dict[str, str]:

@@ -59,7 +59,8 @@ def sensitivity(
         {"macs_ratio": 0.5, "importance": importance, "round_to": round_to, "heads": heads, "size": (height, width)}
     )
     module = build_model(spec)
-    source = DataSource(data, dataset_info(data).protocol, data_root)
+    protocol = dataset_info(data).protocol
+    source = DataSource(data, protocol, data_root)
     with stages() as progress:
         context = StepContext(source, module, cache_dir() / "trainings", images=limit)
         found = scan_network(
@@ -70,12 +71,13 @@ def sensitivity(
             progress=lambda done, total: progress("points of the scan", done, total),
         )
     if plot is not None:
-        draw(found, plot, f"{model} on {data} at {height}x{width}")
+        draw(found, plot, f"{model} at {height}x{width}", f"{data} ({protocol})")
     if json:
-        print_json({"model": model, "data": data, "images": limit, "size": f"{height}x{width}", **found.to_json()})
+        scored = {"data": data, "protocol": protocol, "images": limit, "size": f"{height}x{width}"}
+        print_json({"model": model, **scored, **found.to_json()})
         return
     print_table(
-        f"{model} on {limit} calibration images of {data} at {height}x{width}: "
+        f"{model} on {limit} calibration images of {data} ({protocol}) at {height}x{width}: "
         f"RMSE {found.whole.score['rmse_m']:.3f} m, δ1 {found.whole.score['delta1']:.3f} whole",
         rows(found),
     )
@@ -109,8 +111,8 @@ def _worth(found: Sensitivity, name: str) -> float:
     return (points[-1].score["rmse_m"] - found.whole.score["rmse_m"]) / max(saved, 1e-9)
 
 
-def draw(found: Sensitivity, path: Path, title: str) -> None:
-    """The RMSE of each group's points over the share removed, those that harm most named, as a PNG file."""
+def draw(found: Sensitivity, path: Path, title: str, data: str) -> None:
+    """The RMSE on ``data`` of each group's points over the share removed, those that harm most named, as a PNG file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -124,7 +126,7 @@ def draw(found: Sensitivity, path: Path, title: str) -> None:
         axes.plot(x, y, marker="o", markersize=3, alpha=1 if strong else 0.3, color=None if strong else "grey")
         if strong:
             axes.lines[-1].set_label(name)
-    axes.set(title=title, xlabel="share of the group's channels removed", ylabel="RMSE in m")
+    axes.set(title=title, xlabel="share of the group's channels removed", ylabel=f"RMSE in m on {data}")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
 

@@ -57,9 +57,9 @@ def test_choose_says_which_and_how_sure(make_run: MakeRun, capsys: pytest.Captur
     root = make_run(lambda r: r if r.target == "cpu" else None)
     assert invoke(["choose", str(root), "--board", "cpu", "--fps", "200"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Take tst-s prune30 224×224: rmse_m 0.567, 4.8 ms on cpu."
+    assert lines[0] == "Take tst-s prune30 224×224: rmse_m 0.567 on rooms (native), 4.8 ms on cpu."
     assert lines[1].endswith("sure that it fits and that none of the 11 that fit is better")
-    assert lines[3].startswith("Runner-up: tst-s int8 224×224: rmse_m 0.572, 4.5 ms")
+    assert lines[3].startswith("Runner-up: tst-s int8 224×224: rmse_m 0.572 on rooms (native), 4.5 ms")
     assert any(line.startswith("Excluded by fps: 12: ") for line in lines)
     assert lines[-1] == "Note: 1 cell failed"
 
@@ -69,6 +69,7 @@ def test_choose_json_and_exit_codes(make_run: MakeRun, capsys: pytest.CaptureFix
     assert invoke(["choose", root, "--board", "cpu", "--fps", "1000", "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert (answer["best"], answer["exported"], len(answer["misses"])) == (None, None, 3)
+    assert (answer["misses"][0]["dataset"], answer["misses"][0]["protocol"]) == ("rooms", "native")
     assert invoke(["choose", root, "--board", "gpu"]) == 2
     assert capsys.readouterr().err == "depthbench: unknown target of this run 'gpu'; did you mean cpu? (choices: cpu)\n"
     assert invoke(["choose", root, "--board", "cpu", "--metric", "rmse"]) == 2
@@ -156,6 +157,11 @@ def test_compare_prints_environments_first(make_run: MakeRun, capsys: pytest.Cap
     out = capsys.readouterr().out
     assert out.index("The two runs were not made alike") < out.index("3 cells in both, 0 of them differ")
     assert "Only in A: 1 cells" in out
+    assert "rooms (native)" in out
+    assert invoke(["compare", str(a), str(b), "--all"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "tst-t" in line]
+    assert len(rows) == 4
+    assert all("rooms" in row for row in rows)
     assert invoke(["compare", str(a), str(b), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert [fact["name"] for fact in answer["environment"]] == ["onnxruntime"]

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from depthbench.reports import effects, pictures, plots, strips, theme
+from depthbench.reports import damage, effects, pictures, plots, strips, theme
 from depthbench.reports.load import Run, load_run
 from depthbench.reports.naming import NAMED, member_names
 from depthbench.reports.pareto import fronts
 from depthbench.reports.payoff import FLAGGED, Notes, brief
+from depthbench.suites.results import Record
 
 
 def test_front_says_measured_or_predicted_and_names_its_members(run: Run) -> None:
@@ -69,6 +70,36 @@ def test_speedup_grid(run: Run) -> None:
     assert {text.get_text() for text in ax.texts} >= {"1.33", "0.80\N{NO-BREAK SPACE}▼¹"}
 
 
+def scale_names(grid: np.ndarray) -> list[str]:
+    """What the colour bars of a grid of pictures are labelled."""
+    return [axes.get_xlabel() for axes in grid[0, 0].figure.axes if axes.get_xlabel()]
+
+
+def by_place(run: Run, records: tuple[Record, ...] | None = None) -> Run:
+    """The same run with errors up to a metre, those at all distances."""
+    evaluations = {
+        name: {**one, "metrics": {**one["metrics"], "rmse_m_0_1m": one["metrics"]["rmse_m"]}}
+        for name, one in run.evaluations.items()
+    }
+    return replace(run, evaluations=evaluations, records=records or run.records)
+
+
+def test_damage_names_its_data(run: Run) -> None:
+    assert damage.draw_damage(by_place(run)).get_title(loc="left") == "RMSE added by compression [m] on rooms (native)"
+    other = tuple(replace(one, protocol="cropped") if one.model == "tst-t" else one for one in run.records)
+    grid, _ = damage.damage_grid(damage.damage(by_place(run, other)))
+    names = [str(name) for name in grid.index]
+    assert [name for name in names if "(cropped)" in name] == [name for name in names if name.startswith("tst-t ")]
+    assert "tst-b int8 rooms (native)" in {name.split("\N{NO-BREAK SPACE}")[0] for name in names}
+
+
+def test_sensitivities_name_their_data(run: Run) -> None:
+    scan = ({"step": "prune", "sensitivity": {"stem": [(0.25, 0.6), (0.5, 0.8)]}},)
+    scanned = tuple(replace(one, compression=scan) for one in run.records)
+    ax = damage.draw_sensitivities(replace(run, records=scanned), "tst-t")
+    assert ax.get_ylabel() == "metric on rooms (native)"
+
+
 def test_pictures_show_the_least_compressed_form_on_common_images(run: Run) -> None:
     panel = pictures.panel(run)
     assert panel is not None
@@ -79,6 +110,10 @@ def test_pictures_show_the_least_compressed_form_on_common_images(run: Run) -> N
     assert {prediction.shape for prediction in panel.predictions.values()} == {(3, 48, 64)}
     grid = pictures.draw_panel(panel)
     assert grid.shape == (7, 6)
+    assert scale_names(grid) == [
+        "depth [m], rooms (native)",
+        "seen too near (−) or too far (+), with RMSE [m]",
+    ]
     limits = {grid[row, column].images[0].get_clim() for row in range(1, 7) for column in (0, 2, 4)}
     assert limits == {panel.limits}
     errors = {grid[row, column].images[0].get_clim() for row in range(1, 7) for column in (1, 3, 5)}
@@ -93,6 +128,7 @@ def test_worst_cases_are_each_networks_own(run: Run) -> None:
         assert each.rmse_m == max(samples.rmse(i) for i in range(len(samples.rgb)))
     grid = pictures.draw_worst(worst)
     assert grid.shape == (len(worst), 4)
+    assert scale_names(grid)[0] == "depth [m], rooms (native)"
     assert [axes.texts[0].get_text() for axes in grid[:, 3]] == [f"{each.rmse_m:.2f}" for each in worst]
 
 

@@ -38,11 +38,13 @@ def test_tables_are_short_and_hold_the_right_cells(run: Run) -> None:
     assert len(gained) == len(on_cpu)
     assert gained["speed-up"].iloc[-1].startswith("0.80 (")
     assert gained["speed-up"].iloc[-1].endswith("▼¹")
+    assert set(gained["images"]) == {"rooms (native)"}
     quick = fastest(run.cells, notes).set_index("network")
     assert quick.loc["tst-t", "cpu"] == "2.40 prune30-int8"
     assert quick.loc["tst-s", "jetson-nano"].startswith("≈ 10.6 prune30")
-    assert len(picks(fronts, notes)) == 3 * len(fronts)
-    assert len(shares(run, fronts, notes)) == 3 * len(fronts)
+    for short in (picks(fronts, notes), shares(run, fronts, notes)):
+        assert len(short) == 3 * len(fronts)
+        assert set(short["images"]) == {"rooms (native)"}
     table = decisions(run, notes, fps=30, confidence=0.9).set_index("target")
     assert table.loc["cpu", "take"] == "mobilevit-xxs fp32 224×224"
     assert table.loc["cpu", "latency [ms]"] == "17.0"

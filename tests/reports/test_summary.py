@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from depthbench.reports.load import Run, load_run
-from depthbench.reports.summary import significant, summary_rows, summary_table
+from depthbench.reports.summary import data_names, significant, summary_rows, summary_table
+from depthbench.suites.results import Record
 
 MakeRun = Callable[..., Path]
 
@@ -29,6 +31,25 @@ def test_sizes_are_told_apart_where_there_are_several(two_sizes: Run) -> None:
     rows = summary_rows(two_sizes.cells)
     assert set(rows["size"]) == {"224×224", "480×640"}
     assert not rows.duplicated(["model", "recipe", "size"]).any()
+
+
+def test_the_data_are_named_beside_the_accuracy(make_run: MakeRun) -> None:
+    def on_cpu(record: Record) -> Record | None:
+        return record if record.target == "cpu" and record.model == "tst-t" else None
+
+    def on_two(record: Record) -> Record | None:
+        other = record.recipe == "int8"
+        return on_cpu(replace(record, dataset="nyu-labeled", protocol="nyu-eigen")) if other else on_cpu(record)
+
+    one, two = load_run(make_run(on_cpu, "one")).cells, load_run(make_run(on_two, "two")).cells
+    assert summary_table(one).title == "Latency in ms, batch 1; accuracy on rooms (native)"
+    assert summary_table(two).title == "Latency in ms, batch 1"
+    assert summary_rows(two)["dataset"].tolist() == [
+        "rooms (native)",
+        "nyu-labeled (nyu-eigen)",
+        *["rooms (native)"] * 2,
+    ]
+    assert data_names(two) == "rooms (native) and nyu-labeled (nyu-eigen)"
 
 
 def test_terminal_table_is_whole_at_a_hundred_columns(run: Run) -> None:

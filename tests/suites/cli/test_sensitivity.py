@@ -40,6 +40,7 @@ def test_curves_of_every_group(
     with Image.open(plot) as drawn:
         assert drawn.size[0] > 500
     assert (found["model"], found["data"], found["images"], found["size"]) == ("tst-t", "folder", 3, "64x64")
+    assert found["protocol"] == "native"
     assert set(found["whole"]["score"]) == {"delta1", "rmse_m", "abs_rel"}
     points = [point for curve in found["groups"].values() for point in curve]
     assert len(points) > 10
@@ -51,7 +52,7 @@ def test_curves_of_every_group(
     assert json.loads(capsys.readouterr().out) == found
     assert invoke(command) == 0
     table = capsys.readouterr().out
-    assert "tst-t on 3 calibration images of folder at 64x64" in table
+    assert "tst-t on 3 calibration images of folder (native) at 64x64" in table
     whole, first = found["whole"]["score"]["rmse_m"], min(points, key=lambda point: point["score"]["rmse_m"])
     assert f"RMSE {whole:.3f} m" in table
     assert f"{first['score']['rmse_m']:.3f}" in table
