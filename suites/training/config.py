@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -96,7 +97,7 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """Images of a batch."""
     accumulate: int = Field(default=1, ge=1)
     """Batches whose mean gradient makes one step of the optimizer."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the first weights, the order of the images and how they are varied."""
     mixture: dict[str, float] = Field(default={"rooms": 0.5, "nyu-labeled": 0.5}, min_length=1)
     """Data set: its weight, in proportion to the samples drawn from its training split."""
@@ -133,8 +134,9 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """On ``cuda`` the data set ``rooms`` is rendered while training, every picture a new one."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch, 0 = as they are."""
-    workers: int = Field(default=0, ge=0)
-    """Threads that prepare batches ahead; 0 prepares each when its turn comes. They change no result."""
+    workers: int | None = Field(default=None, ge=0)
+    """Threads that prepare batches ahead; 0 prepares each when its turn comes. Left out: on ``cuda`` one a core, 8 at most, on
+    ``cpu`` none. They change no result."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """``bf16``, ``fp16``: the network runs under autocast, weights and loss stay float32; ``fp16`` scales its loss and needs
     ``cuda``."""
@@ -165,6 +167,13 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
         if self.precision == "fp16" and self.device == "cpu":
             raise ValueError("precision: fp16 needs device cuda; use bf16 on the CPU")
         return self
+
+    @property
+    def ahead(self) -> int:
+        """Threads that prepare batches ahead."""
+        if self.workers is not None:
+            return self.workers
+        return 0 if self.device == "cpu" else min(8, os.cpu_count() or 1)
 
     @property
     def step_samples(self) -> int:

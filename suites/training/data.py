@@ -148,14 +148,15 @@ class Batches:
 
 @contextmanager
 def feed(batches: Batches, config: TrainConfig, step: int) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """The batches of a training from ``step`` on, in order; with ``config.workers``, prepared ahead by that many threads."""
+    """The batches of a training from ``step`` on, in order; prepared ahead by ``config.ahead`` threads, if any."""
     numbers = range(step * config.accumulate, config.steps * config.accumulate)
     calls = ((number, config.sizes_at(number // config.accumulate)) for number in numbers)
-    if not config.workers:
+    workers = config.ahead
+    if not workers:
         yield (batches(*call) for call in calls)
         return
-    with ThreadPoolExecutor(config.workers) as pool:
-        waiting = deque(pool.submit(batches, *call) for call in islice(calls, 2 * config.workers))
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = deque(pool.submit(batches, *call) for call in islice(calls, 2 * workers))
 
         def stream() -> Iterator[tuple[Tensor, Tensor]]:
             while waiting:

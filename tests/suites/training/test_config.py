@@ -40,6 +40,8 @@ def test_shipped_recipe() -> None:
         ({"stages": [{"share": 0.5, "sizes": ["64x64"]}]}, "stages: the shares add up to 0.5, not to 1"),
         ({"stages": [{"share": 1, "sizes": ["64x50"]}]}, "stages.0.sizes: 64x50 is not HxW with multiples of 32"),
         ({"precision": "fp16"}, "precision: fp16 needs device cuda; use bf16 on the CPU"),
+        ({"seed": 2**32}, "seed: Input should be less than 4294967296"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"device": "gpu"}, "device: String should match pattern"),
         (
             {"distill": {"teachr": "tst-b"}},
@@ -94,6 +96,14 @@ def test_faults_without_a_file() -> None:
     assert config_faults({"lr": 0.1}) == []
     assert config_faults({"lr": -1, "augment": {"crob": 1}})[0].startswith("lr: ")
     assert len(config_faults({"lr": -1, "augment": {"crob": 1}})) == 2
+
+
+def test_batches_are_prepared_ahead_for_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((2, 2), (64, 8), (None, 1)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert load_config("train", {"device": "cuda"}).ahead == threads
+        assert load_config("train", {"device": "cuda:1", "workers": 3}).ahead == 3
+        assert load_config("train", {"device": "cuda", "workers": 0}).ahead == load_config("train").ahead == 0
 
 
 def test_loads_no_torch() -> None:

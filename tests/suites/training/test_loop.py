@@ -129,6 +129,10 @@ def test_seed_decides(tmp_path: Path, root: Path) -> None:
     assert not _same(runs[0], runs[2])
 
 
+def test_the_greatest_seed_trains(tmp_path: Path, root: Path) -> None:
+    assert _train(tmp_path / "out", root, seed=2**32 - 1, samples=8).samples == 8
+
+
 def test_loss_falls_and_the_average_is_what_is_kept(tmp_path: Path, root: Path) -> None:
     """Depth is 2 m everywhere, so there is something to learn."""
     for path in (root / "train").glob("*.png"):
