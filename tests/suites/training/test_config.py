@@ -40,6 +40,11 @@ def test_shipped_recipe() -> None:
         ({"stages": [{"share": 0.5, "sizes": ["64x64"]}]}, "stages: the shares add up to 0.5, not to 1"),
         ({"stages": [{"share": 1, "sizes": ["64x50"]}]}, "stages.0.sizes: 64x50 is not HxW with multiples of 32"),
         ({"precision": "fp16"}, "precision: fp16 needs device cuda; use bf16 on the CPU"),
+        ({"max_depth": 1000}, "max_depth: 1000 is beyond the 655 m that depth is kept to"),
+        (
+            {"max_depth": 400, "augment": {"crop": 0.5}},
+            "max_depth: 400 in crops of 0.5 is beyond the 655 m that depth is kept to",
+        ),
         ({"seed": 2**32}, "seed: Input should be less than 4294967296"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"device": "gpu"}, "device: String should match pattern"),

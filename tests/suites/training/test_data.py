@@ -12,7 +12,17 @@ from PIL import Image
 from depthbench.suites.data import DepthDataset, Sample, open_dataset
 from depthbench.suites.data.rooms_dataset import DEPTH_UNITS
 from depthbench.suites.training.config import Augment, load_config
-from depthbench.suites.training.data import Batches, RenderedRooms, blurred, crop, decoded, feed, vary
+from depthbench.suites.training.data import (
+    Batches,
+    RenderedRooms,
+    blurred,
+    crop,
+    decoded,
+    depth_units,
+    feed,
+    stored_size,
+    vary,
+)
 
 STILL = Augment(crop=1, flip=False, gamma=0, brightness=0, contrast=0, colour=0, gray=0, noise=0)
 
@@ -80,6 +90,66 @@ def test_decoded_once_with_depth_to_a_fifth_of_a_millimetre(dataset: DepthDatase
     assert metres[~far] == pytest.approx(sample.depth[0][~far], abs=1.01e-4)
     (again,) = decoded(dataset).chunks
     assert again.filename == records.filename
+    assert Path(records.filename).name == f"{dataset.digest[:32]}-240x320.npy"
+
+
+@pytest.fixture
+def kitti(tmp_path: Path) -> DepthDataset:
+    """Three wide street scenes: brightness rises from left to right, every tenth pixel has a depth of up to 80 m."""
+    rng = np.random.default_rng(0)
+    shape = (120, 396)
+    root = tmp_path / "kitti"
+    (root / "depth").mkdir(parents=True)
+    (root / "rgb").mkdir()
+    ramp = np.broadcast_to(np.linspace(0, 255, shape[1]).astype(np.uint8)[:, None], (*shape, 3))
+    lines = []
+    for i in range(3):
+        Image.fromarray(ramp).save(root / "rgb" / f"{i}.png")
+        depth = np.where(rng.random(shape) < 0.1, rng.integers(3 * 256, 80 * 256, shape), 0)
+        Image.fromarray(depth.astype(np.uint16)).save(root / "depth" / f"{i}.png")
+        lines.append(f"rgb/{i}.png depth/{i}.png 721.5\n")
+    (root / "eigen_train_files_with_gt.txt").write_text("".join(lines))
+    return open_dataset("kitti-eigen", "train", root=root)
+
+
+def test_streets_keep_their_shape_and_all_their_depth(kitti: DepthDataset) -> None:
+    assert stored_size(kitti) == (240, 792)
+    truth = kitti[1].depth[0].repeat(2, axis=0).repeat(2, axis=1)
+    kept = decoded(kitti, depth_units(80))
+    (records,) = kept.chunks
+    assert ((records["depth"][1] > 0) == (truth > 0)).all()
+    assert np.abs(records["depth"][1] / kept.units - truth).max() < 0.5 / kept.units + 1e-5
+    assert (np.diff(records["rgb"][1, 0].astype(int), axis=1) >= 0).all()
+
+    _, depth = Batches([kitti], {"kitti-eigen": 1}, STILL, batch=4, seed=0, max_depth=80.0)(0, [(96, 320)])
+    assert float(depth.max()) > 75
+    assert float((depth > 13.2).float().mean()) > 0.07
+    _, near = Batches([kitti], {"kitti-eigen": 1}, STILL, batch=4, seed=0, max_depth=10.0)(0, [(96, 320)])
+    assert 9 < float(near.max()) <= 10
+
+
+def test_steps_of_depth_follow_the_farthest() -> None:
+    assert [depth_units(far, crop) for far, crop in ((10, 1), (10, 0.5), (4, 1))] == [5000] * 3  # as they always were
+    assert [depth_units(13), depth_units(80), depth_units(80, 0.75)] == [5000, 819, 614]
+    for far, share in ((80.0, 1.0), (80.0, 0.75), (655.0, 1.0)):
+        assert 65_534 * 0.98 < far / share * depth_units(far, share) <= 65_534
+
+
+def test_the_shape_is_that_of_most_images(dataset: DepthDataset) -> None:
+    class Shaped:
+        def __init__(self, *shapes: tuple[int, int]) -> None:
+            self.shapes = shapes
+
+        def __len__(self) -> int:
+            return len(self.shapes)
+
+        def __getitem__(self, index: int) -> Sample:
+            return Sample(np.zeros((3, *self.shapes[index]), np.float32), np.ones((1, *self.shapes[index]), np.float32))
+
+    assert stored_size(Shaped((480, 640))) == stored_size(Shaped((968, 1296))) == (240, 320)
+    assert stored_size(Shaped((640, 480))) == (320, 240)
+    assert stored_size(Shaped((9, 16), (480, 640), (30, 40))) == (240, 320)
+    assert stored_size(dataset) == (240, 320)
 
 
 def test_batch_is_a_function_of_seed_and_step(dataset: DepthDataset) -> None:
