@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -277,15 +278,58 @@ def test_transformers_take_smaller_steps(tmp_path: Path, root: Path) -> None:
         assert moved[0.25][name] / length == pytest.approx(1 if name.startswith("conv") else 0.25, rel=0.02), name
 
 
-def test_accumulation_resumes_bitwise(tmp_path: Path, root: Path) -> None:
+class _Mixed(nn.Module):
+    """What bfloat16 and ``transformer_lr`` treat in their own way: depthwise convolutions of both strides, linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.local = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8, bias=False),
+        )
+        self.mix = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU(), nn.Dropout(0.2), nn.Linear(8, 1))
+        self.up = nn.Sequential(nn.Upsample(scale_factor=2), nn.Softplus())
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        mixed = self.mix(self.local(rgb).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, 1, H / 2, W / 2)
+        depth: Tensor = self.up(mixed)
+        return depth
+
+
+@pytest.mark.parametrize(
+    ("build", "changes"),
+    [
+        (_network, {"accumulate": 2}),
+        (_Mixed, {"precision": "bf16", "transformer_lr": 0.3}),
+        (_Mixed, {"precision": "bf16", "transformer_lr": 0.3, "channels_last": False, "accumulate": 2}),
+    ],
+    ids=["accumulated", "bf16", "bf16 accumulated"],
+)
+def test_interrupted_and_resumed_is_bitwise_the_unbroken_training(
+    tmp_path: Path, root: Path, build: Callable[[], nn.Module], changes: dict[str, Any]
+) -> None:
     def stop(status: Status) -> None:
-        if status.samples >= 32:
+        if status.samples >= 40:
             raise KeyboardInterrupt
 
-    whole = _train(tmp_path / "whole", root, accumulate=2)
+    def state(folder: Path) -> dict[str, Tensor]:
+        return _train(folder, root, build(), **changes).module.state_dict()
+
+    whole = state(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        _train(tmp_path / "broken", root, report=stop, accumulate=2)
-    assert _same(whole.module.state_dict(), _train(tmp_path / "broken", root, accumulate=2).module.state_dict())
+        _train(tmp_path / "broken", root, build(), stop, **changes)
+    assert read_tensors(tmp_path / "broken" / CHECKPOINT)[1]["step"] == 32 // (4 * changes.get("accumulate", 1))
+    assert _same(whole, state(tmp_path / "broken"))
+    assert _same(*(read_tensors(tmp_path / name / CHECKPOINT)[0] for name in ("whole", "broken")))
+    if "precision" in changes:
+        assert not _same(
+            whole, _train(tmp_path / "fp32", root, build(), **changes | {"precision": "fp32"}).module.state_dict()
+        )
 
 
 def test_batches_prepared_ahead_change_nothing(tmp_path: Path, root: Path) -> None:
