@@ -17,8 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from depthbench.reports.load import Run, image_values
+from depthbench.reports.readable import number
 from depthbench.reports.stats import mean_interval
-from depthbench.reports.summary import MISSING, significant
+from depthbench.reports.summary import MISSING
 from depthbench.suites.results import Record
 
 
@@ -29,8 +30,9 @@ class Ablation:
     Columns: ``variant``, ``changed``, ``seeds``; ``rmse_m`` and ``delta1``, means over seeds, with ``_lo`` and ``_hi``, the
     least and the greatest of a seed; ``rmse_change_m`` with ``_lo`` and ``_hi`` (95 % bootstrap interval over images);
     ``agree``, whether every seed of the variant lies on the same side of every seed of the full model; ``params_m``,
-    ``gmacs``, ``transformer_params_m``, ``transformer_gmacs``; ``latency_ms`` and ``latency_ratio`` (to the full model) of
-    each of ``targets``, as ``latency_ms desktop-cpu``. What is unknown is nan.
+    ``gmacs``; ``attention_params_m``, ``attention_gmacs`` of the attention alone (nan in records that do not tell them),
+    ``transformer_params_m``, ``transformer_gmacs`` with its feed-forward and normalisation; ``latency_ms`` and
+    ``latency_ratio`` (to the full model) of each of ``targets``, as ``latency_ms desktop-cpu``. What is unknown is nan.
     """
 
     model: str
@@ -122,6 +124,8 @@ def _costs(scored: Mapping[int, Record]) -> dict[str, Any]:
     return {
         "params_m": profile.get("params_m"),
         "gmacs": next((count for count in (profile.get("gmacs") or {}).values() if count is not None), None),
+        "attention_params_m": transformer.get("attention_params_m"),
+        "attention_gmacs": transformer.get("attention_gmacs"),
         "transformer_params_m": transformer.get("params_m"),
         "transformer_gmacs": transformer.get("gmacs"),
     }
@@ -171,22 +175,20 @@ def shown(ablation: Ablation) -> pd.DataFrame:
             "RMSE [m]": _ranged(row, "rmse_m"),
             "δ1": _ranged(row, "delta1"),
             "RMSE change [m]": _change_text(row),
-            "params [1e6]": _number(row["params_m"]),
-            "GMAC": _number(row["gmacs"]),
-            "transformer params [1e6]": _number(row["transformer_params_m"]),
-            "transformer GMAC": _number(row["transformer_gmacs"]),
+            "params [1e6]": number(row["params_m"]),
+            "GMAC": number(row["gmacs"]),
+            "attention params [1e6]": number(row["attention_params_m"]),
+            "attention GMAC": number(row["attention_gmacs"], 4),
+            "transformer params [1e6]": number(row["transformer_params_m"]),
+            "transformer GMAC": number(row["transformer_gmacs"], 4),
         }
         for target, kind in ablation.targets:
             ratio = row.get(f"latency_ratio {target}", math.nan)
-            value = _number(row.get(f"latency_ms {target}"))
+            value = number(row.get(f"latency_ms {target}"))
             sign = "≈ " if kind == "predicted" else ""
             text[f"{target} [ms]"] = f"{sign}{value}" + ("" if math.isnan(ratio) else f" (×{ratio:.2f})")
         rows.append(text)
     return pd.DataFrame(rows)
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None or math.isnan(value) else significant(value)
 
 
 def _ranged(row: Mapping[Any, Any], metric: str) -> str:

@@ -43,7 +43,7 @@ if not found:
 #
 # RMSE and δ1 are means over seeds (least to greatest seed). The change is against the full model, paired by seed and image,
 # with a 95% bootstrap interval over images: above 0 the part helps. `?` marks a change that is no finding: the interval holds
-# 0, or the seeds do not agree.
+# 0, or the seeds do not agree. Attention is the projections and products alone; transformer counts its feed-forward, too.
 
 # %%
 for one in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,8 @@ def trained_network(spec: ModelSpec, roots: Mapping[str, Path] | None = None) ->
 
 
 def transformer_costs(module: nn.Module, size: tuple[int, int]) -> dict[str, float]:
-    """``params_m`` and ``gmacs`` of a network's transformer blocks (attention and feed-forward), for one (1, 3, H, W).
+    """``params_m`` and ``gmacs`` of a network's transformer blocks, for one (1, 3, H, W); of their attention alone (projections
+    and products, without feed-forward and normalisation) ``attention_params_m`` and ``attention_gmacs``.
 
     A block that is applied several times is stored once and computed each time.
     """
@@ -84,6 +85,17 @@ def transformer_costs(module: nn.Module, size: tuple[int, int]) -> dict[str, flo
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(torch.zeros(1, 3, *size))
     counts = counter.get_flop_counts()
-    flops = sum(sum(counts[f"{type(module).__name__}.{name}"].values()) for name, _ in blocks)
-    params = sum(parameter.numel() for _, part in blocks for parameter in part.parameters())
-    return {"params_m": params / 1e6, "gmacs": flops / 2 / 1e9}  # 1 MAC = 2 FLOPs
+
+    def costs(parts: Sequence[tuple[str, nn.Module]]) -> tuple[float, float]:
+        """Parameters in 1e6 and multiply-accumulates in 1e9; 1 MAC = 2 FLOPs."""
+        flops = sum(sum(counts[f"{type(module).__name__}.{name}"].values()) for name, _ in parts)
+        return sum(one.numel() for _, part in parts for one in part.parameters()) / 1e6, flops / 2 / 1e9
+
+    params, gmacs = costs(blocks)
+    attention_params, attention_gmacs = costs([(f"{name}.attention", part.attention) for name, part in blocks])
+    return {
+        "params_m": params,
+        "gmacs": gmacs,
+        "attention_params_m": attention_params,
+        "attention_gmacs": attention_gmacs,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def record(variant: str, options: dict[str, object], seed: int, target: str, lat
         profile={
             "params_m": 0.5,
             "gmacs": {"fvcore": None, "onnx": 0.02},
-            "transformer": {"params_m": 0.1, "gmacs": 0.004},
+            "transformer": {"params_m": 0.1, "gmacs": 0.004, "attention_params_m": 0.06, "attention_gmacs": 0.0025},
         },
         latency=latency,
         evaluation=f"{variant}{seed}",
@@ -83,6 +84,20 @@ def test_numbers(tmp_path: Path) -> None:
     assert grid["latency_ms desktop-cpu"] == 10
     assert grid["latency_ratio jetson-nano"] == pytest.approx(20 / 22)
     assert (grid["gmacs"], grid["transformer_gmacs"], grid["transformer_params_m"]) == (0.02, 0.004, 0.1)
+    assert (grid["attention_gmacs"], grid["attention_params_m"]) == (0.0025, 0.06)
+
+
+def test_records_that_do_not_tell_the_attention_are_still_read(tmp_path: Path) -> None:
+    run = load_run(write(tmp_path, {"full": (0.50, 0.52), "grid": (0.30, 0.32)}))
+    for old in run.records[:4]:
+        known = {name: value for name, value in old.profile["transformer"].items() if "attention" not in name}
+        run.folder.write_record(replace(old, profile={**old.profile, "transformer": known}))
+    [found] = ablations(load_run(tmp_path))
+    texts = shown(found).set_index("variant")
+    assert texts["attention GMAC"].to_dict() == {"full": "–", "grid": "0.0025"}
+    assert texts["attention params [1e6]"].to_dict() == {"full": "–", "grid": "0.060"}
+    assert set(texts["transformer GMAC"]) == {"0.0040"}
+    assert "attention_gmacs" in csv(load_run(tmp_path)).splitlines()[0]
 
 
 def test_texts_say_what_is_a_finding(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from depthbench.suites.storage.store import Store
 from depthbench.suites.targets import desktop_cpu
 from depthbench.suites.targets.desktop_cpu import MeasureProfile
 from depthbench.tst import build_tst
+from depthbench.tst.layers import Attention
 
 TINY = MeasureProfile(seconds=0.05, samples=10, block_s=0.01, warmup_s=0.01, warmup_runs=10)
 SUITE = """
@@ -194,8 +195,16 @@ def test_transformer_costs_are_those_worked_out_by_hand() -> None:
     """Per block and application: 4 projections K·d·d, two products K·K·d, two feed-forward products K·d·2d."""
     tokens, dim = 16, 128
     block = 4 * tokens * dim**2 + 2 * tokens**2 * dim + 4 * tokens * dim**2
-    shared = transformer_costs(build_tst("tst-t").eval(), (64, 64))
+    attention = 4 * tokens * dim**2 + 2 * tokens**2 * dim
+    network = build_tst("tst-t").eval()
+    shared = transformer_costs(network, (64, 64))
     assert shared["gmacs"] == pytest.approx(4 * block / 1e9)
+    assert shared["attention_gmacs"] == pytest.approx(4 * attention / 1e9)
+    parts = [part for part in network.modules() if isinstance(part, Attention)]
+    assert shared["attention_params_m"] == sum(p.numel() for part in parts for p in part.parameters()) / 1e6
+    assert 4 * dim**2 / 1e6 <= shared["attention_params_m"] < shared["params_m"]
     own = transformer_costs(build_tst("tst-t", share_layers=False).eval(), (64, 64))
     assert own["gmacs"] == shared["gmacs"]
     assert own["params_m"] == pytest.approx(4 * shared["params_m"])
+    assert own["attention_gmacs"] == shared["attention_gmacs"]
+    assert own["attention_params_m"] == pytest.approx(4 * shared["attention_params_m"])
