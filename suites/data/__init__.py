@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from depthbench.suites.data.base import DepthDataset, FileDataset, Sample, Split
+from depthbench.suites.data.files import MissingSplit
 from depthbench.suites.data.folder import open_folder
 from depthbench.suites.data.loading import Progress, samples, without_broken
 from depthbench.suites.data.rooms_dataset import SIZES, RoomsDataset
@@ -78,5 +79,5 @@ def open_files(
     place = root or find_root(name)
     dataset = open_folder(split, place, depth_scale) if info.load is open_folder else info.load(split, place)
     if not dataset.items:
-        raise ValueError(f"{name}: no {split} images below {place}")
+        raise MissingSplit(f"{name}: no {split} images below {place}")
     return dataset.first(limit)
