@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from depthbench.compression.recipes import Recipe
+from depthbench.suites.data import Access
 from depthbench.suites.models import ModelSpec, resolve_model
 from depthbench.suites.names import lookup
 from depthbench.suites.schema import Block, Cells, DataSpec, ModelEntry, Suite, parse_size, suite_recipes
@@ -32,10 +33,10 @@ class Cell:
 class Lookups:
     """What the names of one suite stand for, each looked up, read and probed once."""
 
-    def __init__(self, suite: Suite, base: Path | None, roots: Mapping[str, Path]) -> None:
+    def __init__(self, suite: Suite, base: Path | None, access: Mapping[str, Access]) -> None:
         self.suite = suite
         self.base = base
-        self.roots = roots
+        self.access = access
         self._models: dict[str, ModelSpec] = {}
         self._targets: dict[str, Target] = {}
         self._reasons: dict[str, str | None] = {}
@@ -53,7 +54,7 @@ class Lookups:
     @cached_property
     def trained_by(self) -> dict[str, str]:
         """Digests of what the suite's trainings read."""
-        return training_digests(self.suite.train, self.roots, self.base) if self.suite.train else {}
+        return training_digests(self.suite.train, self.access, self.base) if self.suite.train else {}
 
     def recipe(self, name: str) -> Recipe:
         """A recipe by name."""

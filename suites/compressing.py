@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from depthbench.compression.steps import Context
+    from depthbench.suites.data import Access
     from depthbench.suites.training.log import Report
 
 
@@ -37,7 +38,7 @@ def network(
     else:
         from depthbench.suites.running.trained import trained_network
 
-        module, weights = trained_network(spec, source.roots)
+        module, weights = trained_network(spec, source.access)
     lineage = [weights]
     if not recipe.steps:
         return module, lineage, []
@@ -72,10 +73,7 @@ def steps_data(spec: ModelSpec, recipe: Recipe, source: DataSource) -> list[str]
     """The images that a recipe's steps see, where they are carried out here: data set, protocol, digest of the images."""
     if not recipe.steps or shipped_child(spec, recipe) is not None:
         return None
-    from depthbench.suites.data import open_dataset
-
-    images = open_dataset(source.name, "calibration", root=source.root, limit=IMAGES)
-    return [source.name, source.protocol, images.digest]
+    return [source.name, source.protocol, source.open("calibration", IMAGES).digest]
 
 
 def heads_after(reports: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -150,13 +148,14 @@ def train_child(
     *,
     training: Mapping[str, Any] | None = None,
     config_file: Path | None = None,
+    access: Mapping[str, Access] | None = None,
     report: Report | None = None,
     command: str = "",
 ) -> Path:
     """Compress a model by a recipe, fine-tuned in ``folder`` (resumable), and write ``folder/weights.safetensors``.
 
     ``training``: fields of the fine-tuning's configuration, whatever the recipe says; ``config_file``: read in place of the
-    one that ships.
+    one that ships. ``access``: how data sets, by name, are reached.
     """
     from depthbench.suites.checkpoint import save_weights
 
@@ -169,7 +168,8 @@ def train_child(
         )
     write_atomic(parent, start.encode())
     module = build_model(spec)
-    context = StepContext(DataSource("rooms", "native"), module, folder, training or {}, config_file, report=report)
+    source = DataSource("rooms", "native", others=access or {})
+    context = StepContext(source, module, folder, training or {}, config_file, report=report)
     child, reports = compress(module, recipe, context)
     metadata = {
         "model": spec.name,

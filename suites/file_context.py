@@ -67,8 +67,7 @@ class FileContext:
 
     @cached_property
     def _prepared(self) -> list[Prepared]:
-        from depthbench.suites.data import open_dataset
         from depthbench.suites.protocols import PROTOCOLS
 
-        dataset = open_dataset(self.source.name, "calibration", root=self.source.root, limit=CALIBRATION_IMAGES)
+        dataset = self.source.open("calibration", CALIBRATION_IMAGES)
         return [PROTOCOLS[self.source.protocol].prepare(dataset[i], self.size) for i in range(len(dataset))]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -87,7 +87,7 @@ class _Pieces:
         if (key, job.data) not in self.evaluations:
             self.evaluations[key, job.data] = _evaluation(key, spec, job.data)
         score = self.evaluations[key, job.data]
-        self.piece(job, ACCURACY, f"{key} {digest(asdict(job.data))}", f"{name} on {job.data.name}", score, job.data.n)
+        self.piece(job, ACCURACY, f"{key} {digest(job.data.identity)}", f"{name} on {job.data.name}", score, job.data.n)
         if job.target.how == "measured":
             self.piece(job, LATENCY, f"{key} {job.target.name}", f"{name} on {job.target.name}", None)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from depthbench.compression.recipes import RECIPES, Recipe
 from depthbench.suites.cells import Lookups, block_cells
+from depthbench.suites.data import Access
 from depthbench.suites.models import ModelSpec, file_sha256, weights_path
 from depthbench.suites.schema import Suite
 from depthbench.suites.targets import Target
@@ -42,13 +43,22 @@ def library_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a run: data set, split, how many, the protocol, and the digest of their content."""
+    """The images of a run: data set, split, how many, the protocol, and the digest of their content.
+
+    ``skipped``: so many broken ones among the first were left out.
+    """
 
     name: str
     split: str
     n: int
     protocol: str
     digest: str
+    skipped: int = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides a result: all but ``skipped``, as the digest knows which images are left."""
+        return {name: value for name, value in asdict(self).items() if name != "skipped"}
 
 
 @dataclass(frozen=True)
@@ -81,16 +91,16 @@ def make_plan(
     *,
     base: Path | None = None,
     only: Sequence[str] = (),
-    roots: Mapping[str, Path] | None = None,
+    access: Mapping[str, Access] | None = None,
 ) -> list[Job]:
     """The cells of a suite in the order they are written, each once; with ``only``, those whose label matches a pattern.
 
-    ``data``: the images of the suite's data set, or of each of several by name (``Suite.data_sets``). ``roots``: data set: its
-    folder, in place of ``$DEPTHBENCH_DATA``, for a suite that trains. ``ValueError`` when the patterns leave nothing, or a
-    cell's images are not described.
+    ``data``: the images of the suite's data set, or of each of several by name (``Suite.data_sets``). ``access``: how
+    data sets, by name, are reached, for a suite that trains. ``ValueError`` when the patterns leave nothing, or a cell's
+    images are not described.
     """
     described = {data.name: data} if isinstance(data, Data) else data
-    lookups, versions = Lookups(suite, base, roots or {}), library_versions()
+    lookups, versions = Lookups(suite, base, access or {}), library_versions()
     identities: dict[tuple[str, str, str, str | None], Any] = {}
 
     def identity(model: ModelSpec, recipe: Recipe, precision: str | None) -> Any:
@@ -152,7 +162,7 @@ def make_job(
         "size": size,
         "target": target.name,
         "precision": precision,
-        "data": asdict(data),
+        "data": data.identity,
         "profile": profile if target.how == "measured" else None,
         "versions": versions,
         "skip": skip,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from depthbench.suites.source import CALIBRATION_IMAGES, DataSource
 from depthbench.suites.stages import ArtefactSpec
 
 if TYPE_CHECKING:
-    from depthbench.suites.data import DepthDataset
+    from depthbench.suites.data import Access, DepthDataset
 
 
 @dataclass(frozen=True)
@@ -55,29 +56,30 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: its records, and how many of them this call computed."""
+    """A finished run: its records, how many of them this call computed, and a line for each broken image that was left out."""
 
     folder: RunFolder
     records: list[Record]
     computed: int
+    left_out: tuple[str, ...] = ()
 
 
 def run(request: Request, progress: Progress, look: Callable[[Status], None] = lambda _: None) -> Outcome:
     """Run a suite into a folder; ``progress`` is told of what takes long, ``look`` of the run's status as it changes.
 
     Raises:
-        ValueError: the folder cannot be used, the suite's data is not there, or the workers cannot.
+        ValueError: the folder cannot be used, the suite's data is not there or broken, or the workers cannot.
         FullDiskError: no space is left for what the run makes.
     """
     folder = open_run(request.out, request.suite)
-    data, source, splits = describe_data(request.suite, request.data_root)
-    jobs = make_plan(request.suite, data, base=request.base, only=request.only, roots=source.roots)
+    data, source, splits = describe_data(request.suite, request.data_root, progress)
+    jobs = make_plan(request.suite, data, base=request.base, only=request.only, access=source.access)
     elsewhere = done_elsewhere(folder, jobs)
-    _write_manifest(folder, request.suite, data[request.suite.data.name], jobs, elsewhere)
-
     records = {job.id: elsewhere.get(job.id) or folder.read_record(job.id) for job in jobs}
     done = {cell: record for cell, record in records.items() if record is not None and record.status != "failed"}
     todo = [job for job in jobs if job.id not in done]
+    _check(todo, splits, source, progress)
+    _write_manifest(folder, request.suite, data[request.suite.data.name], jobs, elsewhere)
     fresh: dict[str, Record] = {}
     watch = Watch(folder, len(jobs), look)
     for record in done.values():
@@ -92,7 +94,8 @@ def run(request: Request, progress: Progress, look: Callable[[Status], None] = l
         watch.end("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     watch.end("finished")
-    return Outcome(folder, [done.get(job.id) or fresh[job.id] for job in jobs], len(fresh))
+    left_out = tuple(dict.fromkeys(line for images in splits for line in images.skipped))
+    return Outcome(folder, [done.get(job.id) or fresh[job.id] for job in jobs], len(fresh), left_out)
 
 
 def _records(
@@ -118,10 +121,10 @@ def _records(
     resources = {resource_of(job.target) for job in jobs if job.target.how == "measured"}
     models = [job.model for job in jobs]
     with open_workers(request.workers, request.scheduler, resources, models, progress) as workers:
-        for images in [*splits, *training_images(jobs, source.roots)]:
+        for images in [*splits, *training_images(jobs, source.access)]:
             prepare_images(images, progress)
         specs = [artefact_spec(job, source, splits[1].digest) for job in jobs]
-        made = RunTasks([(job, File(spec.key, spec)) for job, spec in zip(jobs, specs, strict=True)], source.roots)
+        made = RunTasks([(job, File(spec.key, spec)) for job, spec in zip(jobs, specs, strict=True)], source.access)
         tasks = made.all(workers.count)
         watch.plan(tasks, workers.count)
         for task, outcome in carry_out(tasks, workers, begun):
@@ -147,25 +150,48 @@ def open_run(out: Path, suite: Suite) -> RunFolder:
     return folder
 
 
-def describe_data(suite: Suite, root: Path | None) -> tuple[dict[str, Data], DataSource, list[DepthDataset]]:
+def describe_data(
+    suite: Suite, root: Path | None, progress: Progress = lambda *_: None
+) -> tuple[dict[str, Data], DataSource, list[DepthDataset]]:
     """A suite's images: their descriptions by data set, where those of its own come from, and the splits that a run needs.
 
     The first two splits are of the suite's own data set, which ``root`` is the folder of: evaluation and calibration.
     """
-    from depthbench.suites.data import dataset_info, open_dataset
+    from depthbench.suites.data import Access, dataset_info
     from depthbench.suites.names import lookup
     from depthbench.suites.protocols import PROTOCOLS
 
-    described, splits = {}, []
+    own, described, splits = suite.data.name, {}, []
+    access = {
+        name: Access(root if name == own else None, spec.depth_scale, spec.skip_broken)
+        for name, spec in suite.data_sets.items()
+    }
+
+    def opened(name: str, split: str, limit: int | None) -> DepthDataset:
+        return access[name].open(name, split, limit, partial(progress, f"reading ({name} {split})"))
+
     for spec in suite.data_sets.values():
         protocol = spec.protocol or dataset_info(spec.name).protocol
         lookup("protocol", protocol, PROTOCOLS)
-        place = root if spec.name == suite.data.name else None
-        images = open_dataset(spec.name, spec.split, root=place, limit=spec.limit)
-        described[spec.name] = Data(spec.name, spec.split, len(images), protocol, images.digest)
+        images = opened(spec.name, spec.split, spec.limit)
+        described[spec.name] = Data(spec.name, spec.split, len(images), protocol, images.digest, len(images.skipped))
         splits.append(images)
-    splits.insert(1, open_dataset(suite.data.name, "calibration", root=root, limit=CALIBRATION_IMAGES))
-    return described, DataSource(suite.data.name, described[suite.data.name].protocol, root), splits
+    splits.insert(1, opened(own, "calibration", CALIBRATION_IMAGES))
+    source = DataSource(
+        own, described[own].protocol, root, suite.data.depth_scale, suite.data.skip_broken, others=access
+    )
+    return described, source, splits
+
+
+def _check(todo: Sequence[Job], splits: Sequence[DepthDataset], source: DataSource, progress: Progress) -> None:
+    """``ValueError`` names the first broken file of the images that cells will read, before anything is made of them."""
+    from depthbench.suites.data.loading import check_images
+
+    jobs = [job for job in todo if not job.skip]
+    read = {job.data.name for job in jobs}
+    wanted = [images for images in splits if jobs and (images.name in read or images.split == "calibration")]
+    for images in [*wanted, *training_images(jobs, source.access)]:
+        check_images(images, partial(progress, f"reading ({images.name} {images.split})"))
 
 
 def prepare_images(images: DepthDataset, progress: Progress) -> None:
@@ -176,13 +202,13 @@ def prepare_images(images: DepthDataset, progress: Progress) -> None:
         images.prepare(lambda done, total: progress(f"images ({images.name} {images.split})", done, total))
 
 
-def training_images(jobs: Iterable[Job], roots: Mapping[str, Path]) -> list[DepthDataset]:
+def training_images(jobs: Iterable[Job], access: Mapping[str, Access]) -> list[DepthDataset]:
     """The training splits that the models of ``jobs`` are trained on, each once."""
-    from depthbench.suites.data import open_dataset
+    from depthbench.suites.data import USUAL
 
     configs = [job.model.variant.config for job in jobs if job.model.variant]
     wanted = dict.fromkeys((name, config.images.get(name)) for config in configs for name in config.mixture)
-    return [open_dataset(name, "train", root=roots.get(name), limit=limit) for name, limit in wanted]
+    return [access.get(name, USUAL).open(name, "train", limit) for name, limit in wanted]
 
 
 def artefact_spec(job: Job, source: DataSource, calibration: str) -> ArtefactSpec:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from depthbench.suites.data import open_dataset
 from depthbench.suites.plan import digest, library_versions
 from depthbench.suites.protocols import PROTOCOLS, Prepared, resize
 from depthbench.suites.source import DataSource
@@ -69,8 +68,10 @@ class StepContext:
         self._trainings += 1
         folder = self.folder if self._trainings == 1 else self.folder / f"training-{self._trainings}"
         config = self.config(options)
-        trained = train(config, module, folder, roots=self.source.roots, parent=self.parent, report=self.report)
+        trained = train(config, module, folder, access=self.source.access, parent=self.parent, report=self.report)
         report = {"samples": trained.samples, "seconds": round(trained.seconds, 1), "data": trained.data}
+        if trained.skipped:
+            report["skipped"] = trained.skipped
         if config.distill:
             report["distill"] = config.distill.model_dump()
         return trained.module.cpu(), report
@@ -136,7 +137,7 @@ class StepContext:
 
     @cached_property
     def _dataset(self) -> DepthDataset:
-        return open_dataset(self.source.name, "calibration", root=self.source.root, limit=self.images)
+        return self.source.open("calibration", self.images)
 
     def _images(self, size: tuple[int, int]) -> list[Prepared]:
         if size not in self._prepared:

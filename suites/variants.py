@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from depthbench.suites.data import open_dataset
+from depthbench.suites.data import USUAL, Access
 from depthbench.suites.models import MODELS, ModelSpec, file_sha256, resolve_model
 from depthbench.suites.names import unknown
 from depthbench.suites.training.config import SAME_RESULT, TrainConfig, load_config
@@ -87,12 +87,11 @@ def recipe_config(train: TrainSpec, seed: int, base: Path | None = None) -> Trai
     return config.model_copy(update={"distill": config.distill.model_copy(update={"teacher": teacher})})
 
 
-def training_digests(train: TrainSpec, roots: Mapping[str, Path], base: Path | None = None) -> dict[str, str]:
+def training_digests(train: TrainSpec, access: Mapping[str, Access], base: Path | None = None) -> dict[str, str]:
     """Digests of all that a suite's trainings read: the data sets' training splits and the teacher, by name."""
     config = recipe_config(train, train.seeds[0], base)
     found = {
-        name: open_dataset(name, "train", root=roots.get(name), limit=config.images.get(name)).digest
-        for name in config.mixture
+        name: access.get(name, USUAL).open(name, "train", config.images.get(name)).digest for name in config.mixture
     }
     if config.distill:
         teacher = config.distill.teacher

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from depthbench.suites.data import Access
+
 Model = Annotated[str, typer.Argument(help="A catalogue name, an .onnx file, or package.module:function.")]
 Recipe = Annotated[str, typer.Option(help="What is done to the model first (depthbench recipes).")]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size, multiples of 32; 224x224 if left out.")]
@@ -63,12 +65,15 @@ def deployed(
     opset: int = 17,
     weights: Path | None = None,
     calibrate_on: str = "rooms",
-    root: Path | None = None,
+    access: Access | None = None,
 ) -> Artefact:
-    """The file that a recipe deploys on a kind of target; made once, kept in the store."""
+    """The file that a recipe deploys on a kind of target; made once, kept in the store.
+
+    ``access``: how the data set ``calibrate_on`` is reached.
+    """
     from depthbench.compression.precisions import calibrated
     from depthbench.compression.recipes import RECIPES
-    from depthbench.suites.data import DATASETS, open_dataset
+    from depthbench.suites.data import DATASETS, USUAL
     from depthbench.suites.models import resolve_model
     from depthbench.suites.names import lookup
     from depthbench.suites.runner import prepare_images
@@ -84,12 +89,20 @@ def deployed(
     pixels = onnx_size(spec.path) if spec.kind == "onnx" and spec.path else parse_size(size or "224x224")
     if spec.kind == "onnx" and size is not None and parse_size(size) != pixels:
         raise ValueError(f"{spec.path}: its input is {pixels[0]}x{pixels[1]}, not {size}")
-    calibration, count = None, 0
+    calibration, count, reached = None, 0, access or USUAL
     if calibrated(precision):
-        images = open_dataset(calibrate_on, "calibration", root=root, limit=CALIBRATION_IMAGES)
+        images = reached.open(calibrate_on, "calibration", CALIBRATION_IMAGES)
         prepare_images(images, progress)
         calibration, count = images.digest, len(images)
-    source = _ShownSource(calibrate_on, DATASETS[calibrate_on].protocol, root, images=count, progress=progress)
+    source = _ShownSource(
+        calibrate_on,
+        DATASETS[calibrate_on].protocol,
+        reached.root,
+        reached.depth_scale,
+        reached.skip_broken,
+        images=count,
+        progress=progress,
+    )
     made = artefact(ArtefactSpec(spec, chosen, pixels, precision, opset, source, calibration))
     if calibration is not None:
         progress("quantizing", 1, 1)

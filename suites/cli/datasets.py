@@ -54,7 +54,7 @@ def verify(
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read; the number of cores.")] = None,
     json: Json = False,
 ) -> None:
-    """Read every image of a data set: what was found, depth range, share of valid pixels, broken files.
+    """Read every image of a data set: what was found, depth range, share of valid pixels, broken files, files without partner.
 
     Exit code 2 when a file is broken; the first one is named.
     """
@@ -72,7 +72,9 @@ def verify(
         )
     if json:
         splits = [{k: _finite(v) for k, v in dataclasses.asdict(part).items()} for part in report.splits]
-        print_json({"name": name, "root": str(path), "splits": splits, "absent": report.absent})
+        print_json(
+            {"name": name, "root": str(path), "splits": splits, "absent": report.absent, "unpaired": report.unpaired}
+        )
     else:
         print_table(f"{name} in {path}", [_row(part) for part in report.splits])
         for part in report.splits:
@@ -80,9 +82,16 @@ def verify(
                 print_table(f"Groups of {part.split}", [{"group": k, "pairs": n} for k, n in part.groups.items()])
         for missing, reason in report.absent.items():
             out.print(f"no {missing} split: {reason}", highlight=False, markup=False)
+        if report.unpaired:
+            out.print(_unpaired(report.unpaired), highlight=False, markup=False)
     if report.broken:
         more = f" (and {len(report.broken) - 1} more)" if len(report.broken) > 1 else ""
         raise ValueError(f"{report.broken[0]}{more}")
+
+
+def _unpaired(files: list[str]) -> str:
+    named = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+    return f"{len(files)} files have no partner and are not used: {named}"
 
 
 def _finite(value: Any) -> Any:

@@ -21,7 +21,7 @@ from depthbench.suites.cli.output import Stages, print_json, print_table, stages
 from depthbench.suites.cli.running import DataRoot
 
 if TYPE_CHECKING:
-    from depthbench.suites.data import DepthDataset
+    from depthbench.suites.data import Access, DepthDataset
     from depthbench.suites.evaluate import Evaluation
 
 
@@ -85,7 +85,12 @@ def eval_(
     median_scale: Annotated[
         bool, typer.Option("--median-scale", help="Scale each prediction to the median of its ground truth.")
     ] = False,
-    skip_broken: Annotated[int, typer.Option(min=0, help="Leave out up to so many broken images, and say which.")] = 0,
+    skip_broken: Annotated[
+        int, typer.Option(min=0, help="Leave out up to so many broken images of a split, and say which.")
+    ] = 0,
+    depth_scale: Annotated[
+        float | None, typer.Option(help="Stored depth units per metre, for folder; by its layout if left out.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
     json: Json = False,
 ) -> None:
@@ -94,7 +99,7 @@ def eval_(
     With --against, the mean difference per image with a bootstrap 95 % interval over the images. MODEL mean-depth is the
     trivial predictor: the mean depth per pixel of the data set's training split.
     """
-    places = [_place(text, data_root, many=len(data or ()) > 1) for text in data or ["rooms"]]
+    places = _places(data or ["rooms"], data_root, depth_scale, skip_broken)
     asked = list(dict.fromkeys(_Entry.parse(text, recipe, weights) for text in model))
     reference = _Entry.parse(against) if against is not None else None
     if weights is not None and len(asked) > 1:
@@ -104,11 +109,11 @@ def eval_(
         _check(entry)
     evaluations: list[dict[str, Any]] = []
     with stages() as progress:
-        opened = [_open(*place, split, limit, protocol, median_scale, skip_broken, progress) for place in places]
+        opened = [_open(*place, split, limit, protocol, median_scale, progress) for place in places]
         if by_group and not any(images.groups for images, _ in opened):
             raise ValueError(f"--by-group: {', '.join(name for name, _ in places)} has no groups")
-        for (images, rules), (_, root) in zip(opened, places, strict=True):
-            made = _evaluate(entries, images, rules, size, root, progress)
+        for (images, rules), (_, access) in zip(opened, places, strict=True):
+            made = _evaluate(entries, images, rules, size, access, progress)
             other = next((one for one in made if one.entry == reference), None)
             evaluations += [_describe(one, other if one is not other else None, by_group) for one in made]
     alone = len(asked) == len(places) == 1
@@ -125,12 +130,20 @@ def eval_(
             print_table(heading, [row for _, row in part])
 
 
-def _place(text: str, data_root: Path | None, *, many: bool) -> tuple[str, Path | None]:
-    """A data set's name and the folder that the user gave for it."""
-    name, _, folder = text.partition("=")
-    if data_root is not None and many:
+def _places(
+    data: Sequence[str], data_root: Path | None, depth_scale: float | None, skip_broken: int
+) -> list[tuple[str, Access]]:
+    """Each data set's name and how it is reached; of several the depth scale is that of ``folder``."""
+    from depthbench.suites.data import Access
+
+    if data_root is not None and len(data) > 1:
         raise ValueError(f"--data-root {data_root}: belongs to one data set; with several write --data NAME=FOLDER")
-    return name, Path(folder) if folder else data_root
+    parts = [text.partition("=") for text in data]
+    scaled = {name for name, _, _ in parts} & {"folder"} or {name for name, _, _ in parts}
+    return [
+        (name, Access(Path(folder) if folder else data_root, depth_scale if name in scaled else None, skip_broken))
+        for name, _, folder in parts
+    ]
 
 
 def _check(entry: _Entry) -> None:
@@ -150,32 +163,27 @@ def _check(entry: _Entry) -> None:
 
 def _open(
     name: str,
-    root: Path | None,
+    access: Access,
     split: str,
     limit: int | None,
     protocol: str | None,
     median_scale: bool,
-    skip_broken: int,
     progress: Stages,
 ) -> tuple[DepthDataset, str]:
     """The images and the name of the protocol they are scored under."""
-    from depthbench.suites.data import dataset_info, open_dataset
+    from depthbench.suites.data import dataset_info
     from depthbench.suites.names import lookup
     from depthbench.suites.protocols import MEDIAN_SCALE, PROTOCOLS
 
     rules = lookup("protocol", protocol or dataset_info(name).protocol, PROTOCOLS).name
     if median_scale:
         rules = rules.removesuffix(MEDIAN_SCALE) + MEDIAN_SCALE
+    return _read(name, access, split, limit, progress), rules
+
+
+def _read(name: str, access: Access, split: str, limit: int | None, progress: Stages) -> DepthDataset:
     stage = f"reading ({name} {split})"
-    images = open_dataset(
-        name,
-        split,
-        root=root,
-        limit=limit,
-        skip_broken=skip_broken,
-        progress=lambda done, total: progress(stage, done, total),
-    )
-    return images, rules
+    return access.open(name, split, limit, lambda done, total: progress(stage, done, total))
 
 
 def _evaluate(
@@ -183,7 +191,7 @@ def _evaluate(
     images: DepthDataset,
     protocol: str,
     size: str | None,
-    root: Path | None,
+    access: Access,
     progress: Stages,
 ) -> list[_Made]:
     """Every entry on one data set."""
@@ -202,14 +210,20 @@ def _evaluate(
         for entry in entries:
             if entry.model == NAME:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                paths.append(_mean_depth(images.name, root, size or usual, folder, progress))
+                paths.append(_mean_depth(images.name, access, size or usual, folder, progress))
                 continue
             pixels = size
             if size is None and not entry.model.endswith(".onnx"):
                 trained = trained_size(entry.model, entry.weights) if PROTOCOLS[protocol].size is None else None
                 pixels = trained or usual
             made = deployed(
-                entry.model, entry.recipe, pixels, progress, weights=entry.weights, calibrate_on=images.name, root=root
+                entry.model,
+                entry.recipe,
+                pixels,
+                progress,
+                weights=entry.weights,
+                calibrate_on=images.name,
+                access=access,
             )
             paths.append(made.path)
         stage = f"accuracy ({images.name} {images.split})"
@@ -225,14 +239,13 @@ def _evaluate(
         ]
 
 
-def _mean_depth(data: str, root: Path | None, size: str | None, folder: Path, progress: Stages) -> Path:
+def _mean_depth(data: str, access: Access, size: str | None, folder: Path, progress: Stages) -> Path:
     """The trivial predictor of a data set as an ONNX file."""
-    from depthbench.suites.data import open_dataset
     from depthbench.suites.runner import prepare_images
     from depthbench.suites.schema import parse_size
     from depthbench.suites.trivial import mean_depth, write_constant
 
-    training = open_dataset(data, "train", root=root)
+    training = _read(data, access, "train", None, progress)
     prepare_images(training, progress)
     mean = mean_depth(training, parse_size(size or "224x224"), lambda done, total: progress("mean depth", done, total))
     return write_constant(mean, folder / "mean-depth.onnx")

@@ -39,7 +39,7 @@ def plan(
 
     wanted, base = asked_for(suite, data)
     described, source, splits = describe_data(wanted, data_root)
-    jobs = make_plan(wanted, described, base=base, only=tuple(only or ()), roots=source.roots)
+    jobs = make_plan(wanted, described, base=base, only=tuple(only or ()), access=source.access)
     specs = {job.id: artefact_spec(job, source, splits[1].digest) for job in jobs if job.skip is None}
     recorded = _recorded(run, jobs)
     pieces = outlook(jobs, specs, recorded)

@@ -96,6 +96,8 @@ def run(
         wide.print(summary_table(load_run(out_dir).cells))
         out.print(", ".join(f"{value} {name}" for name, value in counts.items()), highlight=False)
         out.print(f"report: {page}", highlight=False, markup=False)
+    for line in outcome.left_out:
+        err.print(f"left out: {line}", highlight=False, markup=False)
     for record in failed:
         height, width = record.size
         err.print(

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -15,6 +15,9 @@ import yaml
 from depthbench.suites.cli.artefacts import Weights
 from depthbench.suites.cli.listing import Json
 from depthbench.suites.cli.output import err, out, print_json
+
+if TYPE_CHECKING:
+    from depthbench.suites.data import Access
 
 
 def _overrides(pairs: list[str] | None, samples: int | None, seed: int | None) -> dict[str, Any]:
@@ -26,6 +29,43 @@ def _overrides(pairs: list[str] | None, samples: int | None, seed: int | None) -
         changes[key] = yaml.safe_load(value)
     named = {"samples": samples, "seed": seed}
     return changes | {key: value for key, value in named.items() if value is not None}
+
+
+def _access(roots: list[str] | None, scales: list[str] | None, skip_broken: int) -> dict[str, Access]:
+    """How each data set that there is, by name, is reached."""
+    from depthbench.suites.data import DATASETS, Access
+
+    folders = {name: Path(folder) for name, folder in _pairs("--data-root", "FOLDER", roots).items()}
+    units = {}
+    for name, text in _pairs("--depth-scale", "SCALE", scales).items():
+        try:
+            units[name] = float(text)
+        except ValueError:
+            raise ValueError(f"--depth-scale {name}={text}: {text!r} is not a number") from None
+    return {name: Access(folders.get(name), units.get(name), skip_broken) for name in DATASETS}
+
+
+def _skipped(metadata: dict[str, Any]) -> list[str]:
+    """A line for each broken image that a training left out, by what its weights file says."""
+    parts = [metadata, *metadata.get("reports", [])]
+    return [line for part in parts for line in part.get("skipped", [])]
+
+
+def _pairs(option: str, what: str, given: list[str] | None) -> dict[str, str]:
+    """What a repeatable option says of data sets, by name."""
+    from depthbench.suites.data import dataset_info
+
+    found = {}
+    for text in given or ():
+        name, _, value = text.partition("=")
+        if not value:
+            raise ValueError(f"{option} {text}: not of the form NAME={what}, for example {option} folder={what}")
+        if dataset_info(name).load is None:
+            raise ValueError(f"{option} {text}: {name} is rendered here, it has no files")
+        if name in found:
+            raise ValueError(f"{option}: {name} is given twice")
+        found[name] = value
+    return found
 
 
 def train(
@@ -44,6 +84,17 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Replace a field of the training recipe; repeatable."),
     ] = None,
     weights: Weights = None,
+    data_root: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FOLDER", help="Folder of a data set of the mixture; repeatable."),
+    ] = None,
+    depth_scale: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SCALE", help="Stored depth units per metre, for folder; by its layout if left out."),
+    ] = None,
+    skip_broken: Annotated[
+        int, typer.Option(min=0, help="Leave out up to so many broken images of each data set, and say which.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Train a model; stopped at any moment, the same command goes on from the last checkpoint.
@@ -51,6 +102,7 @@ def train(
     With --weights a new stretch starts from those weights; the new file counts the samples of all stretches.
     """
     from depthbench.compression.recipes import RECIPES
+    from depthbench.suites.checkpoint import read_tensors
     from depthbench.suites.compressing import train_child
     from depthbench.suites.models import build_model, resolve_model
     from depthbench.suites.names import lookup
@@ -64,6 +116,12 @@ def train(
         raise ValueError(f"{model}: an ONNX file cannot be trained; name a catalogue model or package.module:function")
     changes = _overrides(settings, samples, seed)
     training = load_config("finetune" if chosen.steps else "train", changes, config)
+    access = _access(data_root, depth_scale, skip_broken)
+    given = [name for name, how in access.items() if how.root is not None or how.depth_scale is not None]
+    if strange := [name for name in given if not chosen.steps and name not in training.mixture]:
+        raise ValueError(
+            f"--data-root, --depth-scale: {strange[0]} is not in the mixture ({', '.join(training.mixture)})"
+        )
     command = shlex.join(["depthbench", *sys.argv[1:]])
     try:
         with progress_bar(f"{model} {recipe}" if chosen.steps else model) as bar, tensorboard(out_dir) as board:
@@ -74,15 +132,26 @@ def train(
 
             if chosen.steps:
                 path = train_child(
-                    spec, chosen, out_dir, training=changes, config_file=config, report=report, command=command
+                    spec,
+                    chosen,
+                    out_dir,
+                    training=changes,
+                    config_file=config,
+                    access=access,
+                    report=report,
+                    command=command,
                 )
             else:
                 start = replace(spec, path=weights)  # never the shipped weights by themselves
                 build = partial(build_model, start, training.seed)
-                path = train_model(model, build, training, out_dir, start=weights, report=report, command=command)
+                path = train_model(
+                    model, build, training, out_dir, start=weights, access=access, report=report, command=command
+                )
     except FloatingPointError as error:
         err.print(f"depthbench: {error}", highlight=False, markup=False)
         raise typer.Exit(1) from None
+    for line in _skipped(read_tensors(path)[1]):
+        err.print(f"left out: {line}", highlight=False, markup=False)
     if json:
         print_json({"weights": str(path), "samples": training.samples})
     else:

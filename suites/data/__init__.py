@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from depthbench.suites.data.access import USUAL, Access
 from depthbench.suites.data.base import DepthDataset, FileDataset, Sample, Split
+from depthbench.suites.data.files import MissingSplit
 from depthbench.suites.data.folder import open_folder
 from depthbench.suites.data.loading import Progress, samples, without_broken
 from depthbench.suites.data.rooms_dataset import SIZES, RoomsDataset
@@ -18,6 +20,8 @@ from depthbench.suites.names import unknown
 __all__ = [
     "DATASETS",
     "SPLITS",
+    "USUAL",
+    "Access",
     "DatasetInfo",
     "DepthDataset",
     "Sample",
@@ -46,8 +50,8 @@ def open_dataset(
 
     ``root``: the data set's folder, in place of ``$DEPTHBENCH_DATA/<folder>``. ``limit``: only the first so many images (for
     ``rooms``, any number of images). ``skip_broken``: leave out up to so many images that cannot be read, named in the
-    data set's ``skipped``; to find them all are read once now, with ``progress``. ``depth_scale``: stored depth units per
-    metre, for ``folder``. A data set for testing only is calibrated on ``rooms``.
+    data set's ``skipped``; to find them all are read now, with ``progress``, unless that was done before. ``depth_scale``:
+    stored depth units per metre, for ``folder``. A data set for testing only is calibrated on ``rooms``.
 
     Raises ``ValueError`` for an unknown name or split, for missing files and for a file that leads outside the root; image
     files are decoded when a sample is asked for, which raises ``ValueError`` for a broken one.
@@ -59,6 +63,7 @@ def open_dataset(
         raise ValueError(f"limit {limit} must be at least 1")
     if skip_broken < 0:
         raise ValueError(f"skip_broken {skip_broken} must be at least 0")
+    _check_scale(info, depth_scale)
     if name == "rooms" or (split == "calibration" and info.test_only):
         return RoomsDataset(split, SIZES[split] if limit is None else limit)
     dataset = open_files(name, split, root=root, limit=limit, depth_scale=depth_scale)
@@ -73,10 +78,14 @@ def open_files(
     info = dataset_info(name)
     if info.load is None:
         raise ValueError(f"{name}: rendered here, it has no files")
-    if depth_scale is not None and info.load is not open_folder:
-        raise ValueError(f"{name}: its layout fixes the depth scale; it can be given for folder only")
+    _check_scale(info, depth_scale)
     place = root or find_root(name)
     dataset = open_folder(split, place, depth_scale) if info.load is open_folder else info.load(split, place)
     if not dataset.items:
-        raise ValueError(f"{name}: no {split} images below {place}")
+        raise MissingSplit(f"{name}: no {split} images below {place}")
     return dataset.first(limit)
+
+
+def _check_scale(info: DatasetInfo, depth_scale: float | None) -> None:
+    if depth_scale is not None and info.load is not open_folder:
+        raise ValueError(f"{info.name}: its layout fixes the depth scale; it can be given for folder only")

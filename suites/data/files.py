@@ -33,15 +33,17 @@ def read_depth(path: Path, bits: int = 16) -> NDArray[np.uint16]:
 def _decode(path: Path, mode: str | None, bits: int = 16) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            if mode is None and (image.mode != "L" if bits == 8 else not image.mode.startswith("I")):
-                raise ValueError(f"{path}: depth must be {_grey(bits)}, this one has mode {image.mode}")
-            return np.asarray(image if mode is None or image.mode == mode else image.convert(mode))
+            found = image.mode
+            if mode is not None or (found == "L" if bits == 8 else found.startswith("I")):
+                return np.asarray(image if mode is None or found == mode else image.convert(mode))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not an image") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # a damaged PNG is a SyntaxError to Pillow
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # To Pillow a damaged PNG is a SyntaxError, one with too long a text beside the picture a ValueError.
         raise ValueError(f"{path}: cannot be decoded ({' '.join(str(error).split())})") from None
+    raise ValueError(f"{path}: depth must be {_grey(bits)}, this one has mode {found}")
 
 
 def _grey(bits: int) -> str:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from depthbench.suites.data.base import CALIBRATION_IMAGES, FileDataset, PairReader, pair_items
 from depthbench.suites.data.files import MissingSplit, fixed_subset
-from depthbench.suites.data.sequences import SEVEN_SCENES, Layout, Pairs, find_layout, seven_scenes_split
+from depthbench.suites.data.sequences import SEVEN_SCENES, Layout, Pairs, find_layout, seven_scenes_split, unpaired
 
 Part = TypeVar("Part")
 
@@ -34,6 +34,19 @@ def open_folder(split: str, root: Path, depth_scale: float | None = None) -> Fil
     return dataset.calibration() if chosen_by_us else dataset
 
 
+def unpaired_in_folder(split: str, root: Path) -> list[Path]:
+    """The image and depth files that have no partner, of a split with a sub-folder of its own or of the whole pool."""
+    top = _top(root, split)
+    return unpaired(top, *find_layout(root, top))
+
+
+def _top(root: Path, split: str) -> Path:
+    """Where the images of a split lie."""
+    if not (root / "test").is_dir():
+        return root
+    return root / ("train" if split == "calibration" and _from_training(root) else split)
+
+
 def _from_training(root: Path) -> bool:
     """Whether the calibration split is a choice of the training images."""
     if (root / "test").is_dir():
@@ -43,7 +56,7 @@ def _from_training(root: Path) -> bool:
 
 def _pairs(root: Path, split: str) -> tuple[Layout, Pairs]:
     if (root / "test").is_dir():
-        folder = root / ("train" if split == "calibration" and _from_training(root) else split)
+        folder = _top(root, split)
         if not folder.is_dir():
             raise MissingSplit(f"folder: no folder {folder}")
         return find_layout(root, folder)

@@ -33,6 +33,8 @@ def hdf5_array(file: Any, key: str, path: Path) -> Any:
     array = file[key]
     if not isinstance(array, h5py.Dataset):
         raise ValueError(f"{path}: '{key}' is not an array")
+    if array.file.filename != file.filename:  # a link within the file may lead to one that leaves it
+        raise ValueError(f"{path}: '{key}' is a link to another file; not read")
     if array.external or array.is_virtual:
         raise ValueError(f"{path}: '{key}' is kept in another file; not read")
     return array

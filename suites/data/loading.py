@@ -6,11 +6,16 @@ processes.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from depthbench.suites.data.base import DepthDataset, FileDataset, Sample
 
@@ -62,20 +67,69 @@ def outcomes(dataset: DepthDataset, workers: int | None = None) -> Iterator[Samp
 def without_broken(
     dataset: FileDataset, tolerated: int, *, workers: int | None = None, progress: Progress | None = None
 ) -> FileDataset:
-    """The data set without the images that cannot be read, each named in ``skipped``; it is read once, whole, to find them.
+    """The data set without the images that cannot be read, each named in ``skipped``.
 
     ``ValueError`` at the first broken image beyond ``tolerated``, and when none is left.
     """
-    kept, skipped = [], []
-    for index, outcome in enumerate(outcomes(dataset, workers)):
-        if isinstance(outcome, ValueError):
-            skipped.append(str(outcome))
-            if len(skipped) > tolerated:
-                raise ValueError(f"{outcome} (broken image number {len(skipped)}; {tolerated} are tolerated)")
-        else:
-            kept.append(dataset.items[index])
-        if progress is not None:
-            progress(index + 1, len(dataset))
+    broken = broken_images(dataset, tolerated, workers=workers, progress=progress)
+    if not broken:
+        return dataset
+    kept = [item for index, item in enumerate(dataset.items) if index not in broken]
     if not kept:
-        raise ValueError(f"{dataset.name}: every {dataset.split} image is broken, the first: {skipped[0]}")
-    return replace(dataset, items=kept, skipped=skipped)
+        first = next(iter(broken.values()))
+        raise ValueError(f"{dataset.name}: every {dataset.split} image is broken, the first: {first}")
+    return replace(dataset, items=kept, skipped=list(broken.values()))
+
+
+def broken_images(
+    dataset: FileDataset, tolerated: int = 0, *, workers: int | None = None, progress: Progress | None = None
+) -> dict[int, str]:
+    """The images that cannot be read, by index, each with the line that names its file; ``ValueError`` beyond ``tolerated``.
+
+    All are read once; which ones are broken is kept in the cache by the files' content.
+    """
+    found: dict[int, str] = {}
+
+    def note(index: int, outcome: Sample | ValueError) -> None:
+        if isinstance(outcome, ValueError):
+            found[index] = str(outcome)
+            if len(found) > tolerated:
+                counted = f" (broken image number {len(found)}; {tolerated} are tolerated)" if tolerated else ""
+                raise ValueError(f"{outcome}{counted}")
+
+    def scan(_: Path) -> dict[str, Any]:
+        for index, outcome in enumerate(outcomes(dataset, workers)):
+            note(index, outcome)
+            if progress is not None:
+                progress(index + 1, len(dataset))
+        return {"broken": list(found)}
+
+    from depthbench.suites.storage.store import Store
+
+    known = Store("checked").make(_content(dataset), scan).meta["broken"]
+    if not found:  # what is wrong is said of the files as they lie here
+        for index, outcome in zip(
+            known, outcomes(replace(dataset, items=[dataset.items[i] for i in known])), strict=True
+        ):
+            note(index, outcome)
+    return found
+
+
+def _content(dataset: FileDataset) -> str:
+    """Digest of a data set of which files may be missing, and of the libraries that read it."""
+    gone = [i for i, item in enumerate(dataset.items) if not all(map(_readable, item.files))]
+    there = dataset
+    if gone:
+        there = replace(dataset, items=[item for i, item in enumerate(dataset.items) if i not in set(gone)])
+    content = [there.digest, gone, *(version(name) for name in ("depthbench", "pillow", "h5py"))]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
+
+
+def _readable(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.R_OK)
+
+
+def check_images(dataset: DepthDataset, progress: Progress | None = None) -> None:
+    """``ValueError``, one line, names the first file of a data set that is broken; all are read unless that was done before."""
+    if isinstance(dataset, FileDataset) and not dataset.skipped:  # else it was read to find them
+        broken_images(dataset, progress=progress)

@@ -61,10 +61,28 @@ def find_layout(root: Path, top: Path) -> tuple[Layout, Pairs]:
     return SIDE_BY_SIDE, side_by_side(top)
 
 
+def unpaired(top: Path, layout: Layout, pairs: Pairs) -> list[Path]:
+    """The image and depth files below ``top`` that are in no pair, sorted; what the layout does not speak of does not count."""
+    found = (path for path in top.rglob("*") if path.suffix.lower() in RGB_ENDINGS and _speaks_of(layout, path, top))
+    return sorted(set(found) - {path for pair in pairs for path in pair})
+
+
+def _speaks_of(layout: Layout, path: Path, top: Path) -> bool:
+    if layout is SEVEN_SCENES:
+        return path.with_suffix("").suffix in (".color", ".depth")
+    return layout is SIDE_BY_SIDE or not {"rgb", "color", "depth"}.isdisjoint(path.relative_to(top).parts[:-1])
+
+
 def side_by_side(root: Path) -> Pairs:
     """Pairs ``name.jpg`` (or ``.jpeg``) and ``name.png`` in the same folder, at any depth below ``root``."""
     images = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     return [(p, p.with_suffix(".png")) for p in images]
+
+
+def unpaired_side_by_side(split: str, root: Path) -> list[Path]:
+    """Files below ``root``, of all splits alike, that no pair of :func:`side_by_side` has."""
+    del split
+    return unpaired(root, SIDE_BY_SIDE, side_by_side(root))
 
 
 def seven_scenes_split(root: Path, split: str) -> Pairs | None:

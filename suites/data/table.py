@@ -9,11 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from depthbench.suites.data.base import FileDataset
-from depthbench.suites.data.folder import open_folder
+from depthbench.suites.data.folder import open_folder, unpaired_in_folder
 from depthbench.suites.data.indoor_open import open_indoor_open
 from depthbench.suites.data.listed_pairs import open_kitti_eigen, open_nyu_bts, open_nyu_densedepth
 from depthbench.suites.data.nyu_fastdepth import open_nyu_fastdepth
 from depthbench.suites.data.nyu_labeled import open_nyu_labeled
+from depthbench.suites.data.sequences import unpaired_side_by_side
 from depthbench.suites.names import lookup
 
 _NYU = "Silberman, Hoiem, Kohli, Fergus: Indoor Segmentation and Support Inference from RGBD Images, ECCV 2012"
@@ -25,7 +26,8 @@ class DatasetInfo:
     """A row of ``DATASETS``.
 
     ``protocol``: its default protocol. ``load``: opens a split of a folder; None for ``rooms``. ``folder``: where it is looked
-    for below ``$DEPTHBENCH_DATA``. ``source``: whom to cite. ``test_only``: it has a test split alone.
+    for below ``$DEPTHBENCH_DATA``. ``source``: whom to cite. ``test_only``: it has a test split alone. ``unpaired``: finds the
+    files of a split that have no partner, where it is their names that make pairs.
     """
 
     name: str
@@ -36,6 +38,7 @@ class DatasetInfo:
     source: str = ""
     licence: str = ""
     test_only: bool = False
+    unpaired: Callable[[str, Path], list[Path]] | None = None
 
 
 DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
@@ -56,6 +59,7 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
                 "nyu_labeled",
                 _NYU,
                 _NO_LICENCE,
+                unpaired=unpaired_side_by_side,
             ),
             DatasetInfo(
                 "nyu-fastdepth",
@@ -103,6 +107,7 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
                 "open RGB-D samples of RealSense, Kinect Azure, ARKit, Redwood and DIODE (Vasiljevic et al., arXiv 1908.00463)",
                 "MIT or Apache-2.0, by camera",
                 test_only=True,
+                unpaired=unpaired_side_by_side,
             ),
             DatasetInfo(
                 "folder",
@@ -110,6 +115,7 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
                 "native",
                 open_folder,
                 licence="your own",
+                unpaired=unpaired_in_folder,
             ),
         )
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from depthbench.suites.data import SPLITS, open_files
+from depthbench.suites.data import SPLITS, dataset_info, open_files
+from depthbench.suites.data.base import FileDataset
 from depthbench.suites.data.files import MissingSplit
 from depthbench.suites.data.loading import Progress, outcomes
 from depthbench.suites.names import unknown
@@ -36,12 +37,17 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was found below a folder; ``absent``: the splits that are not there, and why."""
+    """What was found below a folder.
+
+    ``absent``: the splits that are not there or empty, and why. ``unpaired``: files without a partner, below the folder, which
+    no split has.
+    """
 
     name: str
     root: Path
     splits: list[SplitReport]
     absent: dict[str, str]
+    unpaired: list[str]
 
     @property
     def broken(self) -> list[str]:
@@ -105,4 +111,13 @@ def verify(
                 broken=broken,
             )
         )
-    return DataReport(name, root, reports, absent)
+    return DataReport(name, root, reports, absent, _unpaired(name, root, found))
+
+
+def _unpaired(name: str, root: Path, found: Mapping[str, FileDataset]) -> list[str]:
+    find = dataset_info(name).unpaired
+    if find is None:
+        return []
+    pairs = [split for split, dataset in found.items() if len(dataset.items[0].files) == 2]  # not in one large file
+    alone = sorted({path for split in pairs for path in find(split, root)})
+    return [path.relative_to(root).as_posix() for path in alone]

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from depthbench.suites.compressing import network_key
+from depthbench.suites.data import USUAL, Access
 from depthbench.suites.models import ModelSpec
 from depthbench.suites.plan import Data, Job, shipped_child
 from depthbench.suites.results import Record, Timings
@@ -50,12 +50,12 @@ class File:
 class RunTasks:
     """The tasks of a run's cells, and what has come of them so far.
 
-    ``cells``: each with its file. ``roots``: data set: its folder, where the user gave one.
+    ``cells``: each with its file. ``access``: how the data sets, by name, are reached.
     """
 
-    def __init__(self, cells: Sequence[tuple[Job, File]], roots: Mapping[str, Path]) -> None:
+    def __init__(self, cells: Sequence[tuple[Job, File]], access: Mapping[str, Access]) -> None:
         self._cells = cells
-        self._roots = roots
+        self._access = access
         self._tasks: dict[str, Task] = {}
         self._takes: dict[str, Callable[[Done], None]] = {}  # by task: what is done with its outcome
         self._needed: dict[str, list[int]] = defaultdict(list)  # by task: the cells whose record may wait for it
@@ -107,7 +107,7 @@ class RunTasks:
     # ----- the tasks, in their order
 
     def _add_training(self, spec: ModelSpec) -> str:
-        call = Call(f"training {spec.name}", stage_calls.train, (spec, self._roots), makes=_kept(spec), reports=True)
+        call = Call(f"training {spec.name}", stage_calls.train, (spec, self._access), makes=_kept(spec), reports=True)
         return self._add(Task(f"training {spec.digest}", "training", lambda _: _unless_stored(call)))
 
     def _add_compression(self, file: File) -> str:
@@ -158,7 +158,7 @@ class RunTasks:
             return Call(
                 f"accuracy of {len(missing)} files on {data.name}",
                 stage_calls.score,
-                (list(missing.values()), data, self._roots.get(data.name)),
+                (list(missing.values()), data, self._access.get(data.name, USUAL)),
                 needs=tuple(("artefacts", one.key) for one in missing.values()),
                 makes=tuple(("evaluations", key) for key in missing),
             )

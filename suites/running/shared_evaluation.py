@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -19,6 +18,7 @@ from depthbench.suites.stages import Artefact, StoredEvaluation
 from depthbench.suites.storage.store import Builder, Store
 
 if TYPE_CHECKING:
+    from depthbench.suites.data import Access
     from depthbench.suites.evaluate import Evaluation
 
 AT_ONCE = 4
@@ -54,7 +54,7 @@ def share(artefacts: Sequence[Item], at_once: int = AT_ONCE, least: int = 1) -> 
 
 
 def evaluations(
-    group: Sequence[Artefact], data: Data, root: Path | None, samples: int = SAMPLES
+    group: Sequence[Artefact], data: Data, access: Access, samples: int = SAMPLES
 ) -> tuple[dict[str, StoredEvaluation], dict[str, str]]:
     """The evaluations of ``group`` by artefact key, read from the store or made; and the reason for each that cannot be.
 
@@ -65,7 +65,7 @@ def evaluations(
 
     def plan(missing: Sequence[str]) -> dict[str, Builder]:
         wanted = {keys[made.key]: made for made in group if keys[made.key] in missing}
-        results, reasons = _evaluate(wanted, data, root, samples)
+        results, reasons = _evaluate(wanted, data, access, samples)
         failures.update({made.key: reasons[keys[made.key]] for made in group if keys[made.key] in reasons})
         return {key: partial(_write, result) for key, result in results.items()}
 
@@ -80,13 +80,12 @@ def stored_evaluation(key: str) -> StoredEvaluation:
 
 
 def _evaluate(
-    wanted: dict[str, Artefact], data: Data, root: Path | None, samples: int
+    wanted: dict[str, Artefact], data: Data, access: Access, samples: int
 ) -> tuple[dict[str, Evaluation], dict[str, str]]:
     """Results and reasons by key: all together, and if that fails each alone."""
-    from depthbench.suites.data import open_dataset
     from depthbench.suites.evaluate import evaluate_many
 
-    images = open_dataset(data.name, data.split, root=root, limit=data.n)
+    images = access.open(data.name, data.split, data.n + data.skipped)
     if images.digest != data.digest:
         raise ValueError(
             f"{data.name} {data.split}: the images here are not those of the run; give all machines the same"
@@ -114,7 +113,7 @@ def evaluation_key(made: Artefact, data: Data, samples: int = SAMPLES) -> str:
     return digest(
         {
             "artefact": made.sha256,
-            "data": asdict(data),
+            "data": data.identity,
             "samples": [samples, WORST],
             "metrics": ALL_METRICS,
             "versions": library_versions(),

@@ -24,6 +24,7 @@ from depthbench.suites.storage.store import Store
 from depthbench.suites.targets.board_results import Outcome
 
 if TYPE_CHECKING:
+    from depthbench.suites.data import Access
     from depthbench.suites.training.log import Status
 
 Report = Callable[[float], None]
@@ -33,14 +34,14 @@ MODEL_FILES = "models"
 """The kind of the store's entries that hold what a user's model is read from."""
 
 
-def train(spec: ModelSpec, roots: Mapping[str, Path], report: Report | None = None) -> None:
+def train(spec: ModelSpec, access: Mapping[str, Access], report: Report | None = None) -> None:
     """Train a model of the suite's own, unless the store has it."""
 
     def share(status: Status) -> None:
         if report is not None:
             report(status.samples / status.total)
 
-    trained(spec, roots, share)
+    trained(spec, access, share)
 
 
 def compress(spec: ModelSpec, recipe: Recipe, source: DataSource) -> None:
@@ -53,9 +54,9 @@ def export(spec: ArtefactSpec) -> Artefact:
     return artefact(replace(spec, model=at_home(spec.model)))
 
 
-def score(files: Sequence[Artefact], data: Data, root: Path | None) -> dict[str, str]:
+def score(files: Sequence[Artefact], data: Data, access: Access) -> dict[str, str]:
     """Evaluate files together; the reason for each, by artefact key, that cannot be."""
-    return evaluations([stored_here(made) for made in files], data, root)[1]
+    return evaluations([stored_here(made) for made in files], data, access)[1]
 
 
 def predict(made: Artefact, board: str) -> Outcome:

@@ -17,10 +17,11 @@ from depthbench.suites.storage.store import Entry, Store
 if TYPE_CHECKING:
     from torch import nn
 
+    from depthbench.suites.data import Access
     from depthbench.suites.training.log import Report
 
 
-def trained(spec: ModelSpec, roots: Mapping[str, Path] | None = None, report: Report | None = None) -> Entry:
+def trained(spec: ModelSpec, access: Mapping[str, Access] | None = None, report: Report | None = None) -> Entry:
     """The weights of a variant, from the store or trained now; its files are ``weights.safetensors`` and ``log.jsonl``.
 
     A training keeps its checkpoints beside the store until it is finished, so one that was stopped at any moment goes on
@@ -29,7 +30,7 @@ def trained(spec: ModelSpec, roots: Mapping[str, Path] | None = None, report: Re
     """
     key = trained_key(spec)
     folder = cache_dir() / "trainings" / key
-    entry = Store("trained").make(key, lambda place: _train(spec, folder, place, roots, report))
+    entry = Store("trained").make(key, lambda place: _train(spec, folder, place, access, report))
     shutil.rmtree(folder, ignore_errors=True)
     return entry
 
@@ -40,7 +41,7 @@ def trained_key(spec: ModelSpec) -> str:
 
 
 def _train(
-    spec: ModelSpec, folder: Path, place: Path, roots: Mapping[str, Path] | None, report: Report | None
+    spec: ModelSpec, folder: Path, place: Path, access: Mapping[str, Access] | None, report: Report | None
 ) -> dict[str, Any]:
     from depthbench.suites.checkpoint import read_tensors
     from depthbench.suites.training.log import LOG
@@ -52,19 +53,19 @@ def _train(
     def build() -> nn.Module:
         return build_model(spec, variant.seed)
 
-    path = train_model(variant.model, build, variant.config, folder, roots=roots, report=report)
+    path = train_model(variant.model, build, variant.config, folder, access=access, report=report)
     _, metadata = read_tensors(path)
     shutil.copyfile(path, place / WEIGHTS)
     shutil.copyfile(folder / LOG, place / LOG)
     return {key: metadata[key] for key in ("samples", "seconds", "data", "torch")}
 
 
-def trained_network(spec: ModelSpec, roots: Mapping[str, Path] | None = None) -> tuple[nn.Module, Lineage]:
+def trained_network(spec: ModelSpec, access: Mapping[str, Access] | None = None) -> tuple[nn.Module, Lineage]:
     """A variant's network in eval mode with its trained weights, and the link that says how these came about."""
     from depthbench.suites.checkpoint import read_tensors, tensors_digest
 
     assert spec.variant is not None
-    entry = trained(spec, roots)
+    entry = trained(spec, access)
     path = entry.folder / "weights.safetensors"
     module = build_model(replace(spec, path=path))
     return module, Lineage("weights", tensors_digest(read_tensors(path)[0]), {**spec.variant.to_json(), **entry.meta})

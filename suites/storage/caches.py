@@ -15,6 +15,7 @@ from depthbench.suites.storage.store import META, Store
 
 STORES = {
     "artefacts": "deployed ONNX files",
+    "checked": "which images of a data set are broken",
     "evaluations": "accuracy of a file on a data set",
     "gate": "files that commits build",
     "gate-scores": "accuracy of files that a gate compared",

@@ -78,12 +78,20 @@ class DataDefaults(Strict):
     protocol: str | None = Field(
         default=None, description="evaluation protocol; the data set's own when left out (see `depthbench datasets`)"
     )
+    skip_broken: int = Field(
+        default=0, ge=0, description="leave out up to so many broken images of a split, and record which"
+    )
 
 
 class DataSpec(DataDefaults):
     """The images that accuracy is computed on."""
 
     name: str = Field(default="rooms", description="a data set (`depthbench datasets`)")
+    depth_scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="stored depth units per metre, for `folder` only; by its layout when left out",
+    )
 
 
 class MeasureSpec(Strict):
@@ -148,7 +156,7 @@ DataChoice = Annotated[
     Annotated[str, Tag(NAME)] | Annotated[DataSpec, Tag(ENTRY)],
     Discriminator(lambda value: ENTRY if isinstance(value, dict | DataSpec) else NAME),
 ]
-"""A data set by its name, or with its split, limit and protocol."""
+"""A data set by its name, or with its split, limit, protocol and how it is read."""
 
 
 class Cells(Strict):

@@ -277,6 +277,8 @@ def _data_faults(value: Any, place: Place, *, given: bool = False) -> Iterator[t
         yield place if given else (*place, "name"), fault
     if isinstance(protocol, str) and (fault := _known_protocol(protocol)):
         yield (*place, "protocol"), fault
+    if spec.get("depth_scale") is not None and name != "folder":
+        yield (*place, "depth_scale"), "the layout of a data set fixes its depth scale; it can be given for folder only"
 
 
 def _option_faults(model: str, options: Mapping[str, Any], place: Place) -> Iterator[tuple[Place, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from depthbench.suites.checkpoint import read_tensors, save_weights
-from depthbench.suites.data import open_dataset
+from depthbench.suites.data import USUAL, Access
 from depthbench.suites.graphs.depthwise import fast_in_bfloat16
 from depthbench.suites.graphs.pointwise import rows_as_images
 from depthbench.suites.models import file_sha256
@@ -32,12 +32,16 @@ BATCH_NORM_SAMPLES = 800
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: the module with its averaged weights, in evaluation mode, and what went into it."""
+    """A finished training: the module with its averaged weights, in evaluation mode, and what went into it.
+
+    ``skipped``: a line for each broken image that was left out.
+    """
 
     module: nn.Module
     samples: int
     seconds: float
     data: dict[str, str]
+    skipped: list[str] = field(default_factory=list)
 
 
 def train(
@@ -45,14 +49,14 @@ def train(
     module: nn.Module,
     folder: Path,
     *,
-    roots: Mapping[str, Path] | None = None,
+    access: Mapping[str, Access] | None = None,
     start: str | None = None,
     parent: nn.Module | None = None,
     report: Report | None = None,
 ) -> Trained:
     """Train ``module`` in place, keeping checkpoint and log in ``folder``; goes on from the checkpoint that lies there.
 
-    ``roots``: data set: its folder, in place of ``$DEPTHBENCH_DATA``. ``start``: digest of the weights that the module has,
+    ``access``: how data sets, by name, are reached. ``start``: digest of the weights that the module has,
     if it has any. ``parent``: the network it was pruned from, for a recipe that distils from it. ``report`` is called every
     ``config.log_samples``. Raises ``ValueError`` when the folder holds a training with another configuration, other data or
     another start, and ``FloatingPointError`` when loss or gradient is not finite or the loss explodes; the checkpoint then
@@ -60,10 +64,8 @@ def train(
     """
     if config.device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"device {config.device}: torch sees no CUDA device here; use device cpu")
-    roots = roots or {}
-    datasets = [
-        open_dataset(name, "train", root=roots.get(name), limit=config.images.get(name)) for name in config.mixture
-    ]
+    access = access or {}
+    datasets = [access.get(name, USUAL).open(name, "train", config.images.get(name)) for name in config.mixture]
     data = {dataset.name: dataset.digest for dataset in datasets}
     aim = objective(config, module, parent)
     origin = {"the start weights": start, "the teacher": aim.teacher.digest if aim.teacher else None}
@@ -83,7 +85,8 @@ def train(
                 run.advance(stream, aim, report)
         module.load_state_dict(run.average)
         renew_batch_norm(module, batches, config)
-    return Trained(module.eval(), run.samples, run.seconds, data)
+    skipped = [line for dataset in datasets for line in dataset.skipped]
+    return Trained(module.eval(), run.samples, run.seconds, data, skipped)
 
 
 def train_model(
@@ -92,7 +95,7 @@ def train_model(
     config: TrainConfig,
     folder: Path,
     *,
-    roots: Mapping[str, Path] | None = None,
+    access: Mapping[str, Access] | None = None,
     start: Path | None = None,
     report: Report | None = None,
     command: str = "",
@@ -100,13 +103,13 @@ def train_model(
     """Build a model by name from ``config.seed``, train it and write ``folder/weights.safetensors``; returns that path.
 
     ``start``: the weights file that ``build`` loads, when it loads one. The file's metadata: model, config, samples, seconds,
-    data (data set: digest), torch version, command; ``lineage``, a list of the same for every stretch of training that the
-    weights have seen, the first one first, and ``total_samples`` over all of them.
+    data (data set: digest), torch version, command, and ``skipped``, if any; ``lineage``, a list of the same for every stretch
+    of training that the weights have seen, the first one first, and ``total_samples`` over all of them.
     """
     torch.manual_seed(config.seed)
     digest = file_sha256(start) if start else None
-    trained = train(config, build(), folder, roots=roots, start=digest, report=report)
-    stretch = {
+    trained = train(config, build(), folder, access=access, start=digest, report=report)
+    stretch: dict[str, Any] = {
         "command": command,
         "start": digest,
         "config": config.model_dump(mode="json"),
@@ -115,6 +118,8 @@ def train_model(
         "data": trained.data,
         "torch": torch.__version__,
     }
+    if trained.skipped:
+        stretch["skipped"] = trained.skipped
     lineage = [*(stretches(start) if start else []), stretch]
     total = sum(one["samples"] for one in lineage)
     metadata = {"model": name, **stretch, "lineage": lineage, "total_samples": total}

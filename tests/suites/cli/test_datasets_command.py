@@ -72,6 +72,7 @@ def test_verify_says_what_is_there(root: Path, capsys: pytest.CaptureFixture[str
             }
         ],
         "absent": {"train": f"nyu-labeled: no folder {root}/train (set DEPTHBENCH_DATA or --data-root)"},
+        "unpaired": [],
     }
     code, out, _ = run(capsys, "datasets", "verify", "nyu-labeled", root)
     assert code == 0
@@ -184,3 +185,43 @@ def test_limit_and_both_splits(root: Path) -> None:
         ("test", 2, 2.0),
     ]
     assert (report.absent, report.broken) == ({}, [])
+
+
+def test_files_without_a_partner_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "test" / "00001.jpg").unlink()
+    report = verify("nyu-labeled", root)
+    assert ([part.pairs for part in report.splits], report.unpaired) == ([COUNT - 1], ["test/00001.png"])
+    for i in range(2, 5):
+        (root / "test" / f"{i:05d}.jpg").unlink()
+    code, out, _ = run(capsys, "datasets", "verify", "folder", root)
+    assert code == 0
+    assert "4 files have no partner and are not used: test/00001.png, test/00002.png, test/00003.png, ...\n" in out
+
+
+@pytest.mark.parametrize(
+    ("files", "alone"),
+    [
+        (["rgb/a.png", "depth/a.png", "depth/b.png", "mask/c.png"], ["depth/b.png"]),
+        (["color/a.jpg", "depth/a.png", "depth/b.png", "label/a.png"], ["depth/b.png"]),
+        (["s/a.color.png", "s/a.depth.png", "s/b.depth.png", "s/view.png"], ["s/b.depth.png"]),
+        (["train/a.jpg", "train/a.png", "train/b.png", "test/c.jpg", "test/c.png", "d.png"], ["train/b.png"]),
+    ],
+)
+def test_partners_are_those_of_the_layout(tmp_path: Path, files: list[str], alone: list[str]) -> None:
+    for name in files:
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour = path.suffix == ".jpg" or "rgb/" in name or ".color" in name
+        Image.fromarray(np.full((4, 6, 3), 9, np.uint8) if colour else np.full((4, 6), 900, np.uint16)).save(path)
+    report = verify("folder", tmp_path / "images")
+    assert (report.unpaired, report.broken) == (alone, [])
+
+
+def test_an_empty_split_is_named_and_the_other_read(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "train").mkdir()
+    code, out, said = run(capsys, "datasets", "verify", "nyu-labeled", root, "--json")
+    found = json.loads(out)
+    assert (code, said, found["absent"]) == (0, [], {"train": f"nyu-labeled: no train images below {root}"})
+    assert [split["pairs"] for split in found["splits"]] == [COUNT]
+    code, out, said = run(capsys, "datasets", "verify", "nyu-labeled", root, "--split", "train")
+    assert (code, out, said) == (2, "", [f"depthbench: nyu-labeled: no train images below {root}"])

@@ -15,6 +15,7 @@ from PIL import Image
 from depthbench.suites.cli.app import invoke
 from depthbench.suites.cli.artefacts import deployed
 from depthbench.suites.cli.evaluation import _Entry
+from depthbench.suites.data import Access
 from depthbench.suites.metrics import ALL_METRICS
 
 
@@ -157,6 +158,17 @@ def test_broken_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "data/b/13.png" in capsys.readouterr().err
 
 
+def test_broken_training_images_of_the_mean_depth(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "data" / "a").rename(place / "data" / "train")
+    (place / "data" / "b").rename(place / "data" / "test")
+    (place / "data" / "train" / "03.png").write_bytes(b"")
+    command = ("mean-depth", "--data", "folder=data", "--size", "32x32")
+    assert invoke(["eval", *command]) == 2
+    assert "depthbench: data/train/03.png: not an image" in capsys.readouterr().err
+    got = _json(capsys, *command, "--skip-broken", "1")
+    assert (got["n"], got["skipped"]) == (3, [])
+
+
 @pytest.fixture
 def tiny(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A network of a few convolutions."""
@@ -191,7 +203,7 @@ def test_calibration_shows_its_progress(tiny: str, place: Path) -> None:
         "32x32",
         lambda *step: told.append(step),  # type: ignore[arg-type]
         calibrate_on="folder",
-        root=place / "data",
+        access=Access(place / "data"),
     )
     read = [("calibration images (folder)", i + 1, 12) for i in range(12)]
     assert told == [*read, ("quantizing", 0, 1), ("quantizing", 1, 1)]

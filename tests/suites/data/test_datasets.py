@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 from depthbench.suites.data import DATASETS, SPLITS, open_dataset
 from depthbench.suites.data.rooms_dataset import CHUNK, RoomsDataset
@@ -141,6 +142,19 @@ def test_files_that_are_not_what_they_should_be(nyu: Path) -> None:
         dataset[1]
     with pytest.raises(ValueError, match=r"00002.png: depth is 20x32, its image 00002.jpg is 24x32$"):
         dataset[2]
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_too_long_a_text_in_a_png_is_named(nyu: Path, ending: str) -> None:
+    text = PngInfo()
+    text.add_text("comment", "a" * (PngImagePlugin.MAX_TEXT_CHUNK + 1), zip=True)
+    dataset = open_dataset("nyu-labeled", "test", root=nyu)
+    path = dataset.items[0].files[ending == "png"]  # type: ignore[attr-defined]
+    with Image.open(path) as picture:
+        picture.load()
+    picture.save(path, "PNG", pnginfo=text)
+    with pytest.raises(ValueError, match=rf"^{path}: cannot be decoded \(Decompressed data too large [^\n]*\)$"):
+        dataset[0]
 
 
 def test_rooms_are_rendered_once_and_read_back() -> None:

@@ -101,6 +101,25 @@ def test_arrays_kept_in_other_files_are_not_read(root: Path, tmp_path: Path) -> 
         dataset[0]
 
 
+@pytest.mark.parametrize("way", ["soft link", "group"])
+def test_a_link_to_another_file_by_way_of_another_link_is_not_read(root: Path, tmp_path: Path, way: str) -> None:
+    path, secret = root / "val" / "official" / "00040.h5", tmp_path.parent / f"{tmp_path.name}-secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["depth"] = np.ones((24, 32), np.float32)
+    dataset = open_dataset("nyu-fastdepth", "test", root=root)
+    with h5py.File(path, "w") as file:
+        file["rgb"] = np.zeros((3, 24, 32), np.uint8)
+        file["elsewhere"] = h5py.ExternalLink(str(secret), "depth" if way == "soft link" else "/")
+        file["depth"] = h5py.SoftLink("/elsewhere" if way == "soft link" else "/elsewhere/depth")
+    with pytest.raises(ValueError, match=rf"^{path}: 'depth' is a link to another file; not read$"):
+        dataset[0]
+    with h5py.File(path, "w") as file:
+        file["rgb"] = np.zeros((3, 24, 32), np.uint8)
+        file["metres"] = np.ones((24, 32), np.float32)
+        file["depth"] = h5py.SoftLink("/metres")  # within the file, and so read
+    assert dataset[0].depth.max() == 1
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_damaged_files_are_named(root: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)

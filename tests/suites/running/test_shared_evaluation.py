@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from depthbench.suites.data import open_dataset
+from depthbench.suites.data import Access, open_dataset
 from depthbench.suites.evaluate import evaluate_onnx
 from depthbench.suites.models import file_sha256
 from depthbench.suites.plan import Data
@@ -52,7 +52,7 @@ def test_together_as_alone_and_only_once(
 ) -> None:
     description, root = data
     group = [_artefact(tmp_path, 9.0), _artefact(tmp_path, 10.0, (64, 32)), _artefact(tmp_path, 11.0)]
-    stored, failures = evaluations(group, description, root)
+    stored, failures = evaluations(group, description, Access(root))
     assert failures == {}
     images = open_dataset("folder", "test", root=root)
     for made in group:
@@ -61,14 +61,14 @@ def test_together_as_alone_and_only_once(
         with np.load(stored[made.key].samples) as pictures:
             assert np.array_equal(pictures["prediction"], alone.prediction)
     monkeypatch.setattr("depthbench.suites.evaluate.evaluate_many", None)  # whatever is in the store is not made again
-    assert evaluations(group[::-1], description, root) == (stored, {})
+    assert evaluations(group[::-1], description, Access(root)) == (stored, {})
 
 
 def test_one_that_fails_leaves_the_others(data: tuple[Data, Path], tmp_path: Path) -> None:
     description, root = data
     bad = _artefact(tmp_path, float("inf"))
     good = [_artefact(tmp_path, 7.0), _artefact(tmp_path, 8.0)]
-    stored, failures = evaluations([good[0], bad, good[1]], description, root)
+    stored, failures = evaluations([good[0], bad, good[1]], description, Access(root))
     assert set(stored) == {made.key for made in good}
     assert list(failures) == [bad.key]
     assert failures[bad.key].startswith(f"accuracy: ValueError: {bad.path}: ")
@@ -78,9 +78,9 @@ def test_one_that_fails_leaves_the_others(data: tuple[Data, Path], tmp_path: Pat
 def test_key_knows_the_metrics(data: tuple[Data, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     description, root = data
     made = _artefact(tmp_path, 6.0)
-    first, _ = evaluations([made], description, root)
+    first, _ = evaluations([made], description, Access(root))
     monkeypatch.setattr(shared_evaluation, "ALL_METRICS", ("rmse_m", "another"))
-    second, _ = evaluations([made], description, root)
+    second, _ = evaluations([made], description, Access(root))
     assert first[made.key].digest != second[made.key].digest
 
 

@@ -19,6 +19,7 @@ from depthbench.reports.ablation import ablations
 from depthbench.reports.load import load_run
 from depthbench.reports.report import build_report
 from depthbench.suites.checkpoint import read_tensors
+from depthbench.suites.data import Access
 from depthbench.suites.models import ModelSpec, build_model
 from depthbench.suites.plan import Data, digest, library_versions, make_plan
 from depthbench.suites.results import RunFolder
@@ -84,7 +85,7 @@ def go(out: Path, images: Path, text: str = SUITE) -> Outcome:
 
 
 def specs(images: Path, text: str = SUITE) -> dict[str, ModelSpec]:
-    jobs = make_plan(suite(text), Data("folder", "test", 12, "native", "d"), roots={"folder": images})
+    jobs = make_plan(suite(text), Data("folder", "test", 12, "native", "d"), access={"folder": Access(images)})
     return {job.model.name: job.model for job in jobs}
 
 
@@ -125,7 +126,7 @@ def test_killed_in_training_the_suite_goes_on_and_ends_in_the_table(
 
     monkeypatch.setenv("DEPTHBENCH_CACHE", str(tmp_path / "other"))
     spec = specs(images)["no-fusion-seed0"]  # the one that was killed, now in one go
-    trained(spec, {"folder": images})
+    trained(spec, {"folder": Access(images)})
     assert all(torch.equal(value, resumed[spec.name][key]) for key, value in weights(spec).items())
 
     record = next(record for record in outcome.records if record.model == "no-fusion-seed1")

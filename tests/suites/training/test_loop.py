@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from depthbench.suites.checkpoint import load_weights, read_tensors, save_weights, write_tensors
-from depthbench.suites.data import open_dataset
+from depthbench.suites.data import Access, open_dataset
 from depthbench.suites.models import build_model, resolve_model
 from depthbench.suites.training.config import Augment, TrainConfig, load_config
 from depthbench.suites.training.data import Batches
@@ -55,7 +55,7 @@ def _network() -> nn.Module:
 
 def _train(folder: Path, root: Path, module: nn.Module | None = None, report: Any = None, **changes: Any) -> Trained:
     config = load_config("train", {**SHORT, **changes})
-    return train(config, module or _network(), folder, roots={"folder": root}, report=report)
+    return train(config, module or _network(), folder, access={"folder": Access(root)}, report=report)
 
 
 def _die_at_36(folder: Path, root: Path) -> None:
@@ -206,7 +206,9 @@ def test_faster_settings_train_alike(tmp_path: Path, root: Path, changes: dict[s
 
 def test_train_model_writes_weights_with_their_history(tmp_path: Path, root: Path) -> None:
     config = load_config("train", {**SHORT, "samples": 8})
-    path = train_model("tiny", _network, config, tmp_path, roots={"folder": root}, command="depthbench train tiny")
+    path = train_model(
+        "tiny", _network, config, tmp_path, access={"folder": Access(root)}, command="depthbench train tiny"
+    )
     tensors, metadata = read_tensors(path)
     assert tensors["0.weight"].dtype == torch.float16
     assert (metadata["model"], metadata["samples"], metadata["command"]) == ("tiny", 8, "depthbench train tiny")
@@ -233,7 +235,7 @@ def _plain() -> nn.Module:
 def test_accumulation_steps_along_the_mean_gradient(tmp_path: Path, root: Path) -> None:
     changes = {"samples": 8, "accumulate": 2, "stages": [{"share": 1, "sizes": ["32x32"]}], "warmup": 0, "clip": 1e-3}
     config = load_config("train", {**SHORT, **changes})
-    trained = train(config, _plain(), tmp_path / "out", roots={"folder": root})
+    trained = train(config, _plain(), tmp_path / "out", access={"folder": Access(root)})
     assert trained.samples == 8
     stepped = read_tensors(tmp_path / "out" / CHECKPOINT)[0]
 
@@ -380,8 +382,8 @@ def test_watch_does_not_take_noise_for_an_explosion() -> None:
 
 def test_a_second_stretch_counts_on(tmp_path: Path, root: Path) -> None:
     config = load_config("train", {**SHORT, "samples": 8})
-    roots = {"folder": root}
-    first = train_model("tiny", _network, config, tmp_path / "1", roots=roots, command="depthbench train tiny")
+    access = {"folder": Access(root)}
+    first = train_model("tiny", _network, config, tmp_path / "1", access=access, command="depthbench train tiny")
 
     def warm(path: Path) -> nn.Module:
         module = _network()
@@ -390,7 +392,7 @@ def test_a_second_stretch_counts_on(tmp_path: Path, root: Path) -> None:
 
     longer = config.model_copy(update={"samples": 16})
     second = train_model(
-        "tiny", lambda: warm(first), longer, tmp_path / "2", roots=roots, start=first, command="and on"
+        "tiny", lambda: warm(first), longer, tmp_path / "2", access=access, start=first, command="and on"
     )
     _, metadata = read_tensors(second)
     assert (metadata["samples"], metadata["total_samples"]) == (16, 24)
@@ -404,11 +406,11 @@ def test_a_second_stretch_counts_on(tmp_path: Path, root: Path) -> None:
     tensors, old = read_tensors(first)  # as the first version wrote it
     write_tensors(tmp_path / "old.safetensors", tensors, {k: old[k] for k in ("model", "samples", "command", "config")})
     third = train_model(
-        "tiny", lambda: warm(first), config, tmp_path / "3", roots=roots, start=tmp_path / "old.safetensors"
+        "tiny", lambda: warm(first), config, tmp_path / "3", access=access, start=tmp_path / "old.safetensors"
     )
     assert read_tensors(third)[1]["total_samples"] == 16
     with pytest.raises(ValueError, match=r"a training that differs in the start weights: use another folder"):
-        train_model("tiny", lambda: warm(second), config, tmp_path / "3", roots=roots, start=second)
+        train_model("tiny", lambda: warm(second), config, tmp_path / "3", access=access, start=second)
 
 
 def test_a_checkpoint_of_the_first_version_is_continued(tmp_path: Path, root: Path) -> None:

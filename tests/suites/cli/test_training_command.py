@@ -1,0 +1,87 @@
+"""``depthbench train`` on a user's own images: where they lie, their depth scale, and broken ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from depthbench.suites.checkpoint import read_tensors
+from depthbench.suites.cli.app import invoke
+from depthbench.suites.data import open_dataset
+
+SHORT = ["--samples", "4", "--set", "mixture={folder: 1}", "--set", "batch=2", "--set", "threads=1"]
+SMALL = [*SHORT, "--set", "stages=[{share: 1, sizes: [32x32]}]"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A network net:few, and images/ with six training images and a test image in units of 0.2 mm."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEPTHBENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "trained_net.py").write_text(
+        "from torch import nn\n\ndef few():\n    return nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.Softplus())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(7):
+        folder = tmp_path / "images" / ("test" if i == 6 else "train")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(folder / f"{i}.jpg")
+        Image.fromarray(rng.integers(4000, 12000, (48, 64)).astype(np.uint16)).save(folder / f"{i}.png")
+    return tmp_path
+
+
+def train(capsys: pytest.CaptureFixture[str], out: str, *words: str) -> tuple[int, list[str]]:
+    """Exit code, and what is said on stderr by this program."""
+    code = invoke(["train", "trained_net:few", "--out", out, *SMALL, *words, "--json"])
+    captured = capsys.readouterr()
+    if code == 0:
+        assert json.loads(captured.out)["samples"] == 4
+    return code, [line for line in captured.err.splitlines() if line.startswith(("depthbench: ", "left out: "))]
+
+
+def test_where_the_images_are_and_in_what_units(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(capsys, "out") == (2, ["depthbench: folder: say where the images are (--data-root)"])
+    root = ("--data-root", "folder=images")
+    assert train(capsys, "out", *root, "--depth-scale", "folder=5000") == (0, [])
+    metadata = read_tensors(place / "out" / "weights.safetensors")[1]
+    scaled = open_dataset("folder", "train", root=place / "images", depth_scale=5000)
+    assert metadata["data"] == {"folder": scaled.digest}
+    code, said = train(capsys, "out", *root)  # another scale is another training
+    assert (code, len(said)) == (2, 1)
+
+
+def test_broken_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "images" / "train" / "2.png").write_bytes(b"")
+    root = ("--data-root", "folder=images")
+    assert train(capsys, "out", *root) == (2, ["depthbench: images/train/2.png: not an image"])
+    said = "images/train/2.png: not an image"
+    assert train(capsys, "out2", *root, "--skip-broken", "1") == (0, [f"left out: {said}"])
+    assert read_tensors(place / "out2" / "weights.safetensors")[1]["skipped"] == [said]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (
+            ("--data-root", "images"),
+            "--data-root images: not of the form NAME=FOLDER, for example --data-root folder=FOLDER",
+        ),
+        (("--data-root", "floder=images"), "unknown data set 'floder'; did you mean folder?"),
+        (("--data-root", "rooms=images"), "--data-root rooms=images: rooms is rendered here, it has no files"),
+        (("--data-root", "nyu-bts=x"), "--data-root, --depth-scale: nyu-bts is not in the mixture (folder)"),
+        (("--data-root", "folder=a", "--data-root", "folder=b"), "--data-root: folder is given twice"),
+        (("--depth-scale", "folder=mm"), "--depth-scale folder=mm: 'mm' is not a number"),
+        (("--data-root", "folder=images", "--depth-scale", "folder=-1"), "depth scale -1.0 must be above 0"),
+        (("--skip-broken", "-1"), "Invalid value for '--skip-broken'"),
+    ],
+)
+@pytest.mark.usefixtures("place")
+def test_bad_input(words: tuple[str, ...], fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = train(capsys, "out", *words)
+    assert (code, len(said)) == (2, 1)
+    assert fault in said[0]
