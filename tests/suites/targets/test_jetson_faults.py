@@ -72,7 +72,7 @@ def test_clocks_that_drop_are_flagged(on_board: Any, server: Any, board: Any, ne
     [one] = on_board(networks[:1], server.entry)
     assert one.latency is not None
     assert one.latency.flags == ["throttled"]
-    assert one.latency.details["throttled"]["gpu_mhz"] == [614, 921]
+    assert one.latency.details["throttled"]["gpu_mhz"] == [614, 921.6]
     assert board.is_as_before()
 
 
@@ -172,19 +172,18 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def test_a_second_client_waits_for_nobody(on_board: Any, server: Any, board: Any, networks: list[Path]) -> None:
-    board.fault("build-wait")
+    board.fault("build-pause")
     results: list[Outcome] = []
-    first = threading.Thread(
-        target=lambda: results.extend(on_board(networks[:1], server.entry.model_copy(update={"build_limit_s": 25})))
-    )
+    first = threading.Thread(target=lambda: results.extend(on_board(networks[:1], server.entry)))
     first.start()
     board.wait_for("reached-build")
     assert probe(server.entry)["lock"] == "held"
     [second] = on_board(networks[1:], server.entry)
     assert second.reason is not None
     assert second.reason.startswith("another client is using the board (process ")
+    board.fault("")
     first.join()
-    assert results[0].reason == "build: trtexec was not done after 25 s"
+    assert results[0].latency is not None, results[0].reason
     assert board.is_as_before()
 
 
