@@ -1,6 +1,6 @@
 """Depthwise convolutions in bfloat16 training on a CPU.
 
-torch runs them forwards in bfloat16 at twice the speed of float32, but their gradients several times more slowly: so the
+torch runs them forwards faster in bfloat16 than in float32, but their gradients several times more slowly: so the
 gradient of the weights is taken in float32, and that of the input, at stride 1, as a convolution with the mirrored kernel.
 """
 
