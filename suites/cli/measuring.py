@@ -189,7 +189,7 @@ def boards_of(suite: str | None) -> Mapping[str, BoardEntry]:
     return load_suite(suite)[0].boards if suite is not None else {}
 
 
-def known_boards(suite: str | None) -> Mapping[str, BoardEntry]:
+def _known_boards(suite: str | None) -> Mapping[str, BoardEntry]:
     """The boards of the user's file, and those of a suite, whose names are others."""
     from depthbench.suites.targets.boardfile import load_boards
 
@@ -201,7 +201,7 @@ def boards_list(suite: SuiteBoards = None, json: Json = False) -> None:
     """List the boards of the user's file and what may be changed on them; connects to none."""
     from depthbench.suites.targets.boardfile import boards_path
 
-    rows = [{"name": name, **entry.model_dump()} for name, entry in known_boards(suite).items()]
+    rows = [{"name": name, **entry.model_dump()} for name, entry in _known_boards(suite).items()]
     if json:
         print_json({"file": str(boards_path()), "boards": rows})
     elif rows:
@@ -223,7 +223,7 @@ def boards_check(
     from depthbench.suites.targets.jetson import judge, probe
     from depthbench.suites.targets.transport import BoardError
 
-    known = known_boards(suite)
+    known = _known_boards(suite)
     rows = []
     for name in names or known:
         entry = lookup("board", name, known)
