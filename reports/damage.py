@@ -128,7 +128,7 @@ def draw_damage(run: Run, ax: Axes | None = None, *, theme: Theme = LIGHT) -> Ax
             linecolor=theme.paper,
             annot_kws={"fontsize": 8.5},
         )
-        ax.set_title(f"RMSE added by compression [m] on {data}")
+        ax.set_title(f"RMSE added by compression [m]\non {data}")
         ax.set(xlabel="", ylabel="")
         ax.tick_params(axis="both", rotation=0)
         write_lines(ax, slow, 20, gid=FLAGGED, x=0.01, across="figure fraction")

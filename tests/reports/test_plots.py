@@ -85,7 +85,10 @@ def by_place(run: Run, records: tuple[Record, ...] | None = None) -> Run:
 
 
 def test_damage_names_its_data(run: Run) -> None:
-    assert damage.draw_damage(by_place(run)).get_title(loc="left") == "RMSE added by compression [m] on rooms (native)"
+    ax = damage.draw_damage(by_place(run))
+    assert ax.get_title(loc="left") == "RMSE added by compression [m]\non rooms (native)"
+    ax.figure.canvas.draw()
+    assert ax._left_title.get_window_extent().x1 <= ax.figure.bbox.x1  # the whole of it is seen
     other = tuple(replace(one, protocol="cropped") if one.model == "tst-t" else one for one in run.records)
     grid, _ = damage.damage_grid(damage.damage(by_place(run, other)))
     names = [str(name) for name in grid.index]
