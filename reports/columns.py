@@ -42,6 +42,7 @@ COLUMNS: Mapping[str, tuple[str, str, str]] = {
     "bound": (TEXT, "", "what limits the latency, where known"),
     "fps": (NUMBER, "1/s", "1000 / latency_ms"),
     "n_images": (INTEGER, "", "images that the accuracy is of"),
+    "n_left_out": (INTEGER, "", "broken images that were left out; 0 where not said"),
     "rmse_m": (NUMBER, "m", "root mean square error per image, averaged over images"),
     "rmse_lo_m": (NUMBER, "m", "lower end: bootstrap 95 % interval over images"),
     "rmse_hi_m": (NUMBER, "m", "upper end of the same interval"),

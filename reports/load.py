@@ -146,6 +146,7 @@ def _row(record: Record, accuracy: Mapping[str, dict[str, Any]], draws: NDArray[
         )
     }
     row["precision"] = record.precision
+    row["n_left_out"] = record.left_out
     row["height"], row["width"] = record.size
     row["flags"] = []
     row |= _profile_columns(record.profile)

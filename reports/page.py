@@ -277,6 +277,7 @@ def _methods(run: Run) -> dict[str, Any]:
         "predicted": len(predicted),
         "notes": list(dict.fromkeys(latency.interval_note for latency in predicted if latency.interval_note)),
         "images": _span([n for n in cells["n_images"] if n]),
+        "left_out": _span([n for n in cells["n_left_out"] if n]) if cells["n_left_out"].any() else "",
         "fewest": MIN_FOR_INTERVAL,
     }
 

@@ -27,6 +27,7 @@ from depthbench.suites.storage.disk import writing_to
 HISTORY = {
     1: "first version; evaluations later gained metrics by range and at edges, groups and skipped, absent from older files",
     2: "records gain explanation (why a cell is hardly faster than its parent) and timings (when and where it was measured)",
+    3: "records gain left_out, the number of broken images that the accuracy is without",
 }
 """What each version of the schema changed. A record of an older version is read, what it lacks is None; of a newer refused."""
 
@@ -97,6 +98,7 @@ class Record:
     ``reason``: why a cell was skipped or how it failed; None when ``status`` is ``"ok"``.
     ``explanation``: why a measured cell is hardly faster than its parent (:mod:`depthbench.suites.explain`), where asked.
     ``timings``: of a measured cell, when it was measured.
+    ``left_out``: broken images of the data set that the accuracy is without; None where not known.
     """
 
     id: str
@@ -121,6 +123,7 @@ class Record:
     finished: str | None = None
     explanation: dict[str, Any] | None = None
     timings: Timings | None = None
+    left_out: int | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:

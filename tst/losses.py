@@ -71,17 +71,33 @@ def edge_aware_loss(pred: Tensor, rgb: Tensor, mask: Tensor | None = None, *, sh
     return _mean(along_x, mask[..., 1:] & mask[..., :-1]) + _mean(along_y, mask[..., 1:, :] & mask[..., :-1, :])
 
 
+def metric_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Root mean square of pred − target over each image's valid pixels, averaged over the images that have any.
+
+    The logarithm's errors weigh an image's far half as little as its near half; this is the error in metres itself, as RMSE is
+    reported. ``pred``, ``target``, ``mask`` (bool): (B, 1, H, W), metres. Returns a scalar ≥ 0 in metres.
+    """
+    difference = torch.where(mask, pred.float() - target.float(), 0.0)
+    count = mask.sum(dim=(1, 2, 3))  # (B,)
+    mean = (difference**2).sum(dim=(1, 2, 3)) / count.clamp_min(1)
+    # As in silog_loss: flat where the root has no finite slope.
+    root = torch.where(mean > SMALLEST**2, mean.clamp_min(SMALLEST**2).sqrt(), 0.0)
+    return _mean(root, count > 0)
+
+
 @dataclass(frozen=True)
 class DepthLoss:
-    """The training loss: a weighted sum of the three terms. A weight of 0 leaves its term out.
+    """The training loss: a weighted sum of its terms. A weight of 0 leaves its term out.
 
     ``variance_focus``: of :func:`silog_loss`; 1 leaves the overall scale of the predictions free, 0 is the plain log error.
+    ``metric``: of :func:`metric_loss`, per metre.
     """
 
     silog: float = 1.0
     gradient: float = 0.5
     edge: float = 0.1
     variance_focus: float = 0.85
+    metric: float = 0.0
 
     def __call__(self, pred: Tensor, depth: Tensor, rgb: Tensor) -> Tensor:
         """``pred``, ``depth`` (B, 1, H, W) metres, 0 = invalid; ``rgb`` (B, 3, H, W) in [0, 1]. Returns a scalar.
@@ -94,6 +110,8 @@ class DepthLoss:
             total = total + self.silog * silog_loss(pred, depth, mask, variance_focus=self.variance_focus)
         if self.gradient:
             total = total + self.gradient * gradient_loss(pred, depth, mask)
+        if self.metric:
+            total = total + self.metric * metric_loss(pred, depth, mask)
         if self.edge:
             total = total + self.edge * edge_aware_loss(pred, rgb, mask)
         return total

@@ -50,4 +50,5 @@ def unfinished(job: Job, status: Status, reason: str | None) -> Record:
         precision=job.precision,
         reason=reason,
         finished=now(),
+        left_out=job.data.skipped,
     )

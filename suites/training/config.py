@@ -56,6 +56,9 @@ class Loss(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True
     """Edge-aware term: depth is smooth where the image is."""
     variance_focus: float = Field(default=0.85, ge=0, le=1)
     """Share of the squared mean that the scale-invariant error forgives."""
+    metric: float = Field(default=0.0, ge=0)
+    """Root mean square error of each image in metres, per metre: what RMSE reports. The logarithm alone minds an error at
+    5 m as little as the fifth of it at 1 m."""
 
 
 class Distill(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

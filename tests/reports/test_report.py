@@ -292,3 +292,12 @@ def test_no_run_is_a_value_error_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"/run: no run here \(there is no run.json\)$"):
         build_report(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_broken_images_that_were_left_out_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+    root = make_run(lambda record: replace(record, left_out=2 if record.target == "cpu" else 3))
+    cells = load_run(root).cells
+    assert list(cells[cells["target"] == "cpu"]["n_left_out"].unique()) == [2]
+    assert "on 40 images (2–3 broken ones were left out): each" in build_report(
+        root, tmp_path, notebook=False
+    ).read_text("utf-8")

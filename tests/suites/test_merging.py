@@ -14,7 +14,7 @@ import pytest
 from depthbench.reports.load import load_run
 from depthbench.suites.cli.app import invoke
 from depthbench.suites.merging import merge
-from depthbench.suites.results import Latency, Record, RunFolder, Timings, write_atomic, write_json
+from depthbench.suites.results import SCHEMA_VERSION, Latency, Record, RunFolder, Timings, write_atomic, write_json
 
 RECORD = Record(
     id="m-fp32-cpu",
@@ -163,12 +163,12 @@ def test_latencies_of_different_machines_are_noted(write: Write, tmp_path: Path)
 
 def test_records_of_the_first_version_merge(write: Write, tmp_path: Path) -> None:
     old = RECORD.to_json() | {"schema_version": 1}
-    del old["timings"], old["explanation"]
+    del old["timings"], old["explanation"], old["left_out"]
     one, two = write("one", RECORD, schema_version=1), write("two", ON_GPU)
     write_json(one / "records" / "m-fp32-cpu.json", old)
     merged = merge([one, two], tmp_path / "both")
-    assert [record.schema_version for record in merged.folder.records()] == [1, 2]
-    assert merged.folder.read_manifest()["schema_version"] == 2
+    assert [record.schema_version for record in merged.folder.records()] == [1, SCHEMA_VERSION]
+    assert merged.folder.read_manifest()["schema_version"] == SCHEMA_VERSION
 
 
 def test_an_interrupted_merge_can_be_repeated(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

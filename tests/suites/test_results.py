@@ -87,7 +87,7 @@ def test_a_record_of_the_first_version_is_read(folder: RunFolder) -> None:
         finished="2026-01-01T00:00:00+00:00",
         schema_version=1,
     )
-    assert (found.explanation, found.timings) == (None, None)
+    assert (found.explanation, found.timings, found.left_out) == (None, None, None)
 
 
 def test_every_version_has_its_history() -> None:
@@ -95,11 +95,11 @@ def test_every_version_has_its_history() -> None:
 
 
 def test_a_newer_version_is_refused(folder: RunFolder) -> None:
-    write_json(folder.record_path("abc"), {**RECORD.to_json(), "schema_version": 3, "more": 1})
-    said = r"schema_version 3 is of a newer depthbench \(this one reads 1 to 2\): update depthbench$"
+    write_json(folder.record_path("abc"), {**RECORD.to_json(), "schema_version": 4, "more": 1})
+    said = r"schema_version 4 is of a newer depthbench \(this one reads 1 to 3\): update depthbench$"
     with pytest.raises(ValueError, match=rf"abc\.json: {said}"):
         folder.read_record("abc")
-    write_json(folder.manifest, {"cells": [], "schema_version": 3})
+    write_json(folder.manifest, {"cells": [], "schema_version": 4})
     with pytest.raises(ValueError, match=rf"run\.json: {said}"):
         folder.read_manifest()
     write_json(folder.manifest, {"cells": [], "schema_version": "two"})

@@ -108,6 +108,7 @@ def test_broken_images_are_left_out_and_recorded(place: Path, workers: int) -> N
         found = evaluation(outcome, record)
         assert (found["n"], found["images"]) == (11, [name for name in test[:12] if name != test[3]])
         [line] = found["skipped"]
+        assert record.left_out == 1
         assert line.startswith(f"{place}/images/depth/{first:02d}.png: cannot be decoded (")
     assert [line.partition(": ")[0][-6:] for line in outcome.left_out] == [f"{n:02d}.png" for n in (first, other)]
     again = go(place, ", skip_broken: 2, limit: 12", recipes="fp16, int8-trt")

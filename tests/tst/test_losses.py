@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from depthbench.tst.losses import DepthLoss, edge_aware_loss, gradient_loss, silog_loss
+from depthbench.tst.losses import DepthLoss, edge_aware_loss, gradient_loss, metric_loss, silog_loss
 
 
 def maps(*rows: list[float]) -> torch.Tensor:
@@ -84,13 +84,32 @@ def test_edge_aware_loss_adds_the_vertical_steps():
     assert edge_aware_loss(pred, rgb, mask).item() == 0
 
 
+def test_metric_loss_by_hand():
+    # the first image: errors 3 and 4 m, the second: 1 m and a pixel without depth, the third has no depth at all
+    pred = torch.cat([maps([5.0, 1.0]), maps([2.0, 9.0]), maps([4.0, 4.0])]).requires_grad_()
+    target = torch.cat([maps([2.0, 5.0]), maps([1.0, 0.0]), maps([0.0, 0.0])])
+    loss = metric_loss(pred, target, target > 0)
+    assert loss.item() == pytest.approx((math.sqrt((9 + 16) / 2) + 1) / 2, rel=1e-6)
+    loss.backward()
+    assert pred.grad.flatten().tolist() == pytest.approx([3 / math.sqrt(50) / 2, -4 / math.sqrt(50) / 2, 0.5, 0, 0, 0])
+
+
+def test_metric_loss_of_a_perfect_prediction_is_zero_with_zero_gradient():
+    pred = maps([1.0, 2.0]).requires_grad_()
+    loss = metric_loss(pred, maps([1.0, 2.0]), everywhere(pred))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(pred.grad, torch.zeros_like(pred))
+
+
 def test_depth_loss_is_the_weighted_sum():
     torch.manual_seed(0)
     pred, depth, rgb = 1 + torch.rand(2, 1, 16, 16), 1 + torch.rand(2, 1, 16, 16), torch.rand(2, 3, 16, 16)
     mask = depth > 0
     parts = silog_loss(pred, depth, mask), gradient_loss(pred, depth, mask), edge_aware_loss(pred, rgb, mask)
-    loss = DepthLoss(silog=2.0, gradient=3.0, edge=5.0)(pred, depth, rgb)
-    torch.testing.assert_close(loss, 2 * parts[0] + 3 * parts[1] + 5 * parts[2])
+    metric = metric_loss(pred, depth, mask)
+    loss = DepthLoss(silog=2.0, gradient=3.0, edge=5.0, metric=7.0)(pred, depth, rgb)
+    torch.testing.assert_close(loss, 2 * parts[0] + 3 * parts[1] + 5 * parts[2] + 7 * metric)
     torch.testing.assert_close(DepthLoss(silog=1.0, gradient=0.0, edge=0.0)(pred, depth, rgb), parts[0])
 
 
@@ -101,14 +120,14 @@ def test_missing_pixels_contribute_nothing():
     depth[missing] = 0
     one = (1 + torch.rand(2, 1, 16, 16)).requires_grad_()
     other = torch.where(missing, 9.0, one.detach())
-    loss = DepthLoss()(one, depth, rgb)
-    torch.testing.assert_close(loss, DepthLoss()(other, depth, rgb), rtol=0, atol=0)
+    loss = DepthLoss(metric=0.5)(one, depth, rgb)
+    torch.testing.assert_close(loss, DepthLoss(metric=0.5)(other, depth, rgb), rtol=0, atol=0)
     loss.backward()
     assert not one.grad[missing].any()
     assert one.grad[~missing].abs().min() > 0
 
 
-@pytest.mark.parametrize("terms", [{}, {"gradient": 0.0, "edge": 0.0}, {"silog": 0.0}], ids=str)
+@pytest.mark.parametrize("terms", [{"metric": 1.0}, {"gradient": 0.0, "edge": 0.0}, {"silog": 0.0}], ids=str)
 def test_images_without_any_depth_give_zero_loss_and_zero_gradient(terms):
     pred = torch.full((2, 1, 16, 16), 3.0, requires_grad=True)
     loss = DepthLoss(**terms)(pred, torch.zeros(2, 1, 16, 16), torch.rand(2, 3, 16, 16))
@@ -121,7 +140,8 @@ def test_an_empty_image_in_a_batch_changes_nothing():
     torch.manual_seed(0)
     pred, depth, rgb = 1 + torch.rand(2, 1, 16, 16), 1 + torch.rand(2, 1, 16, 16), torch.rand(2, 3, 16, 16)
     depth[1] = 0
-    torch.testing.assert_close(DepthLoss()(pred, depth, rgb), DepthLoss()(pred[:1], depth[:1], rgb[:1]))
+    loss = DepthLoss(metric=0.5)
+    torch.testing.assert_close(loss(pred, depth, rgb), loss(pred[:1], depth[:1], rgb[:1]))
 
 
 def test_a_prediction_of_zero_stays_finite():
