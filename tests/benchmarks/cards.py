@@ -148,6 +148,24 @@ def _training(file: Path) -> tuple[int, float]:
     return sum(report["samples"] for report in tuned), sum(report["seconds"] for report in tuned)
 
 
+def _stretches(lineage: list[dict[str, Any]]) -> str:
+    """A table of the stretches of a training, from the configuration that each was run with."""
+    lines = ["| samples | data | sizes | precision | `transformer_lr` | `loss.metric` |", "| --- " * 6 + "|"]
+    for stretch in lineage:
+        config = stretch["config"]
+        whole = sum(config["mixture"].values())
+        parts = [
+            f"{share / whole:.0%} {name}"
+            + (f" ({config['images'][name]:,} images)" if name in config["images"] else "")
+            for name, share in config["mixture"].items()
+        ]
+        sizes = "; ".join(f"{stage['share']:.0%} {' or '.join(stage['sizes'])}" for stage in config["stages"])
+        older = (config.get("transformer_lr", 1.0), config["loss"].get("metric", 0.0))  # fields that came later
+        cells = [f"{stretch['samples']:,}", ", ".join(parts), sizes, config["precision"], *map(str, older)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def card(model: str, results: Results) -> str:
     """The card of a network: its file, its data, its commands, its accuracy."""
     file = weights_path(model)
@@ -168,8 +186,10 @@ A monocular depth network: RGB in [0, 1] to metric depth in metres, up to 10 m, 
 ## Training
 
 {samples:,} samples in {len(metadata["lineage"])} stretches, {seconds / 60:.0f} minutes on one CPU thread of a busy machine,
-from random values. 65 % of the samples from the training split of `rooms`, 35 % from the 795 images of NYU Depth v2's
-official training split; the test splits were never trained on, tuned on or calibrated on.
+from random values, on the training split of `rooms` (its first 2,048 images where no other number stands) and the 795 images
+of NYU Depth v2's official training split; the test splits were never trained on, tuned on or calibrated on.
+
+{_stretches(metadata["lineage"])}
 
 ```
 {commands}
