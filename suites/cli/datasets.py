@@ -11,6 +11,7 @@ import typer
 
 from depthbench.suites.cli.listing import Json
 from depthbench.suites.cli.output import out, print_json, print_table, stages
+from depthbench.suites.cli.running import DepthScale
 
 if TYPE_CHECKING:
     from depthbench.suites.data.verify import SplitReport
@@ -48,9 +49,7 @@ def verify(
     path: Annotated[Path, typer.Argument(help="Its folder; for nyu-labeled also the .mat file.")],
     split: Annotated[str | None, typer.Option(help="train, calibration or test; train and test if left out.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images of a split.")] = None,
-    depth_scale: Annotated[
-        float | None, typer.Option(help="Stored depth units per metre, for folder; by its layout if left out.")
-    ] = None,
+    depth_scale: DepthScale = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read; the number of cores.")] = None,
     json: Json = False,
 ) -> None:

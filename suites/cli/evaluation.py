@@ -18,7 +18,7 @@ from depthbench.suites.cli.accuracy_table import markdown as markdown_table
 from depthbench.suites.cli.artefacts import Recipe, Weights
 from depthbench.suites.cli.listing import Json
 from depthbench.suites.cli.output import Stages, print_json, print_table, stages
-from depthbench.suites.cli.running import DataRoot
+from depthbench.suites.cli.running import DataRoot, DepthScale, SkipBroken
 
 if TYPE_CHECKING:
     from depthbench.suites.data import Access, DepthDataset
@@ -85,12 +85,8 @@ def eval_(
     median_scale: Annotated[
         bool, typer.Option("--median-scale", help="Scale each prediction to the median of its ground truth.")
     ] = False,
-    skip_broken: Annotated[
-        int, typer.Option(min=0, help="Leave out up to so many broken images of a split, and say which.")
-    ] = 0,
-    depth_scale: Annotated[
-        float | None, typer.Option(help="Stored depth units per metre, for folder; by its layout if left out.")
-    ] = None,
+    skip_broken: SkipBroken = 0,
+    depth_scale: DepthScale = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
     json: Json = False,
 ) -> None:

@@ -24,6 +24,12 @@ DataName = Annotated[str | None, typer.Option("--data", help="Data set, in place
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="The data set's folder, in place of $DEPTHBENCH_DATA's.")
 ]
+DepthScale = Annotated[
+    float | None, typer.Option(help="Stored depth units per metre, for folder; by its layout if left out.")
+]
+SkipBroken = Annotated[
+    int, typer.Option(min=0, help="Leave out up to so many broken images of a split, and say which.")
+]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", help="Only cells whose model/recipe/HxW/target matches this pattern; repeatable."),

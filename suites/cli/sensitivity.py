@@ -11,7 +11,7 @@ import typer
 from depthbench.suites.cli.artefacts import Size, Weights
 from depthbench.suites.cli.listing import Json
 from depthbench.suites.cli.output import out, print_json, print_table, stages
-from depthbench.suites.cli.running import DataRoot
+from depthbench.suites.cli.running import DataRoot, DepthScale, SkipBroken
 
 if TYPE_CHECKING:
     from depthbench.compression.sensitivity import Sensitivity
@@ -21,6 +21,8 @@ def sensitivity(
     model: Annotated[str, typer.Argument(help="A catalogue name or package.module:function.")],
     data: Annotated[str, typer.Option(help="Data set whose calibration split is scored on.")] = "rooms",
     data_root: DataRoot = None,
+    depth_scale: DepthScale = None,
+    skip_broken: SkipBroken = 0,
     size: Size = None,
     ratio: Annotated[
         list[float] | None,
@@ -60,7 +62,7 @@ def sensitivity(
     )
     module = build_model(spec)
     protocol = dataset_info(data).protocol
-    source = DataSource(data, protocol, data_root)
+    source = DataSource(data, protocol, data_root, depth_scale, skip_broken)
     with stages() as progress:
         context = StepContext(source, module, cache_dir() / "trainings", images=limit)
         found = scan_network(

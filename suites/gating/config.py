@@ -76,6 +76,7 @@ class Images(_Strict):
     split: Literal["test", "calibration", "train"] = "test"
     limit: int = Field(default=32, ge=10, description="an interval needs at least 10 images")
     protocol: str | None = None
+    depth_scale: float | None = Field(default=None, gt=0, description="stored depth units per metre, of folder")
 
 
 class Timing(_Strict):

@@ -20,7 +20,9 @@ class Scorer:
 
     def __init__(self, images: Images, root: Path | None) -> None:
         self.protocol = images.protocol or dataset_info(images.name).protocol
-        self.dataset: DepthDataset = open_dataset(images.name, images.split, root=root, limit=images.limit)
+        self.dataset: DepthDataset = open_dataset(
+            images.name, images.split, root=root, limit=images.limit, depth_scale=images.depth_scale
+        )
 
     @property
     def label(self) -> str:

@@ -58,6 +58,31 @@ def test_curves_of_every_group(
     assert f"{first['score']['rmse_m']:.3f}" in table
 
 
+def test_depth_scale_and_broken_images_reach_the_scan(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEPTHBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "small_net.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 1), nn.Softplus())\n"
+    )
+    place = ["--data", "folder", "--data-root", str(images), "--size", "64x64"]
+    command = ["sensitivity", "small_net:net", *place, "--limit", "2", "--ratio", "0.5", "--json"]
+
+    def whole(*more: str) -> float:
+        assert invoke([*command, *more]) == 0
+        score: float = json.loads(capsys.readouterr().out)["whole"]["score"]["rmse_m"]
+        return score
+
+    assert whole("--depth-scale", "500") != whole()
+    (images / "train" / "0.png").write_bytes(b"no picture")
+    assert invoke(command) == 2
+    assert "0.png: not an image" in capsys.readouterr().err
+    assert whole("--skip-broken", "1") > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from depthbench.suites.gating.config import METRICS, load_policy, parse_policy
+from depthbench.suites.gating.scoring import Scorer
 from depthbench.suites.models import MODELS
 
 ROOT = Path(__file__).parents[3]
@@ -48,12 +51,23 @@ def test_the_most_special_tolerance_holds() -> None:
         ),
         ({"build": [{"model": "tst-t", "size": "10x10"}]}, "build[0].size: size 10x10 is not usable"),
         ({"data": {"limit": 3}}, "data.limit: Input should be greater than or equal to 10 (got 3)"),
+        ({"data": {"name": "folder", "depth_scale": 0}}, "data.depth_scale: Input should be greater than 0 (got 0)"),
         ({"schema_version": 2}, "schema_version: Input should be 1"),
     ],
 )
 def test_faults_are_named(value: dict[str, object], line: str) -> None:
     with pytest.raises(ValueError, match=re.escape(line)):
         parse_policy(value, "efficiency.yaml")
+
+
+def test_the_depth_scale_reaches_the_images(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    for i in range(2):
+        Image.fromarray(np.full((32, 32, 3), 9 * i, np.uint8)).save(tmp_path / "test" / f"{i}.jpg")
+        Image.fromarray(np.full((32, 32), 1500, np.uint16)).save(tmp_path / "test" / f"{i}.png")
+    policy = parse_policy({"data": {"name": "folder", "depth_scale": 500}}, "efficiency.yaml")
+    assert policy.data is not None
+    assert float(Scorer(policy.data, tmp_path).dataset[1].depth.max()) == 3
 
 
 def test_the_workflow_calls_a_session() -> None:
