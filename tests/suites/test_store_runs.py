@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -11,7 +10,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -21,29 +19,18 @@ from depthbench.suites.schema import load_suite
 from depthbench.suites.storage.store import META, Store
 from depthbench.suites.targets import desktop_cpu
 from depthbench.suites.targets.desktop_cpu import MeasureProfile
+from tests.benchmarks.broken_runs import prepare, timeless
 
 TINY = MeasureProfile(seconds=0.05, samples=10, block_s=0.01, warmup_s=0.01, warmup_runs=10)
 KINDS = {"trained": 1, "networks": 1, "artefacts": 5, "evaluations": 5}
 """Entries that the suite has of each kind."""
 
 
-@pytest.fixture(scope="module")
-def kills() -> ModuleType:
-    """The script that kills runs: its suite trains, prunes, quantizes, evaluates and measures in seconds."""
-    spec = importlib.util.spec_from_file_location("kills", Path(__file__).parents[1] / "benchmarks" / "kills.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kills"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def work(tmp_path: Path, kills: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the suite, its network and its images; the cache is the test's own."""
     folder = tmp_path / "work"
-    kills.prepare(folder)
+    prepare(folder)
     monkeypatch.setenv("DEPTHBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(desktop_cpu.PROFILES, "quick", TINY)
     monkeypatch.syspath_prepend(str(folder))
@@ -62,12 +49,12 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(whole)
 
 
-def timeless(kills: ModuleType, records: list[Record]) -> list[object]:
-    return [kills.timeless(record.to_json()) for record in records]
+def without_times(records: list[Record]) -> list[object]:
+    return [timeless(record.to_json()) for record in records]
 
 
 def test_one_flipped_byte_in_any_file_is_found_and_what_it_was_in_is_made_again(
-    work: Path, tmp_path: Path, kills: ModuleType, caplog: pytest.LogCaptureFixture
+    work: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = go(work, tmp_path / "first")
     files = {}
@@ -95,7 +82,7 @@ def test_one_flipped_byte_in_any_file_is_found_and_what_it_was_in_is_made_again(
         assert sorted(caplog.messages) == sorted(expected)
         assert {kind: len(list(Store(kind))) for kind in KINDS} == KINDS
         assert [Store(kind).fault(key) for kind in KINDS for key in Store(kind)] == [None] * sum(KINDS.values())
-        assert timeless(kills, again.records) == timeless(kills, first.records)
+        assert without_times(again.records) == without_times(first.records)
 
 
 DRIVER = """
@@ -119,7 +106,7 @@ sys.exit(invoke(["run", "kills.yaml", "--out", sys.argv[2], "--data-root", "imag
 """
 
 
-def test_two_runs_at_once_make_each_artefact_once(work: Path, tmp_path: Path, kills: ModuleType) -> None:
+def test_two_runs_at_once_make_each_artefact_once(work: Path, tmp_path: Path) -> None:
     builds = tmp_path / "builds"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     processes = [
@@ -140,7 +127,7 @@ def test_two_runs_at_once_make_each_artefact_once(work: Path, tmp_path: Path, ki
     assert set(made.values()) == {1}, made
     assert Counter(line.split()[0] for line in made) == {**KINDS, "checked": 2}  # test and training split
     one, two = (list(RunFolder(tmp_path / name).records()) for name in ("one", "two"))
-    assert timeless(kills, one) == timeless(kills, two)
+    assert without_times(one) == without_times(two)
 
 
 def test_a_run_that_is_moved_still_reports(work: Path, tmp_path: Path) -> None:
