@@ -97,6 +97,19 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
+def image_size(model: onnx.ModelProto, path: Path) -> tuple[int, int]:
+    """Height and width of the image that a read model takes; ``ValueError`` names ``path`` when it takes something else."""
+    dims = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] if model.graph.input else []
+    if len(dims) != 4 or dims[1] != 3:
+        raise ValueError(f"{path}: its input is {'x'.join(map(str, dims)) or 'missing'}, not 1x3xHxW")
+    return dims[2], dims[3]
+
+
+def onnx_size(path: Path) -> tuple[int, int]:
+    """Height and width of the image that an ONNX file takes; errors as of :func:`read_onnx` and :func:`image_size`."""
+    return image_size(read_onnx(path), path)
+
+
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard operator set that a model imports."""
     return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from depthbench.suites.results import SCHEMA_VERSION, Record, RunFolder, read_json, write_atomic, write_json
-from depthbench.suites.storage.disk import writing_to
+from depthbench.suites.storage.disk import writable, writing_to
 
 _WHEN = ("started", "finished", "timings", "environment", "schema_version")
 """What of a record may differ between two runs that found the same."""
@@ -78,7 +78,7 @@ def merge(runs: Sequence[Path], out: Path, *, prefer: Path | None = None) -> Mer
         lines = "\n".join(f"conflict: {conflict}" for conflict in conflicts)
         raise ValueError(f"{lines}\nnothing was merged: name the run whose word counts with --prefer")
 
-    with writing_to(out):
+    with writing_to(writable(out)):
         folder = RunFolder(out)
         files += [(run.folder.record_path(record.id), folder.record_path(record.id)) for run, record in kept.values()]
         for source, place in files:

@@ -155,7 +155,7 @@ def make_job(
     ``identity``: :func:`recipe_identity`, or one that remembers what it said.
     """
     precision = recipe.precision.get(target.kind)
-    skip = unavailable or _refusal(model, recipe, target, precision)
+    skip = unavailable or _refusal(model, recipe, size, target, precision)
     content = {
         "model": [model.name, model.digest],
         "recipe": [recipe.name, (identity or recipe_identity)(model, recipe, precision)],
@@ -203,7 +203,9 @@ def shipped_child(model: ModelSpec, recipe: Recipe) -> Path | None:
     return None
 
 
-def _refusal(model: ModelSpec, recipe: Recipe, target: Target, precision: str | None) -> str | None:
+def _refusal(
+    model: ModelSpec, recipe: Recipe, size: tuple[int, int], target: Target, precision: str | None
+) -> str | None:
     if precision is None:
         kinds = ", ".join(recipe.precision)
         instead = sorted(r.name for r in RECIPES.values() if r.steps == recipe.steps and target.kind in r.precision)
@@ -211,9 +213,20 @@ def _refusal(model: ModelSpec, recipe: Recipe, target: Target, precision: str | 
         return f"recipe {recipe.name} is for {kinds}, not for {target.kind}{hint}"
     if model.kind == "onnx" and recipe.steps:
         return f"recipe {recipe.name} changes the network, which an ONNX file does not allow"
+    if model.kind == "onnx" and size != (fixed := _onnx_size(model)):
+        return f"{model.name}.onnx takes {fixed[0]}x{fixed[1]} alone"
     if precision in target.refuses:
         return f"{target.name}: {target.refuses[precision]}"
     return None
+
+
+@cache
+def _onnx_size(model: ModelSpec) -> tuple[int, int]:
+    """The size that the file of an ONNX model takes."""
+    from depthbench.suites.export import onnx_size
+
+    assert model.path is not None
+    return onnx_size(model.path)
 
 
 def _matches(job: Job, only: Sequence[str]) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from depthbench.suites.environment import environment, now
 from depthbench.suites.merging import cell_of
 from depthbench.suites.plan import Data, Job, library_versions, make_plan
-from depthbench.suites.results import SCHEMA_VERSION, Record, RunFolder, write_atomic, write_json
+from depthbench.suites.results import SCHEMA_VERSION, Record, RunFolder, write_json
 from depthbench.suites.running.cluster import Scheduler
 from depthbench.suites.running.exclusion import resource_of
 from depthbench.suites.running.execution import Call, Progress
@@ -32,6 +32,7 @@ from depthbench.suites.running.workers import open_workers
 from depthbench.suites.schema import Suite
 from depthbench.suites.source import CALIBRATION_IMAGES, DataSource
 from depthbench.suites.stages import ArtefactSpec
+from depthbench.suites.storage.disk import writable
 
 if TYPE_CHECKING:
     from depthbench.suites.data import Access, DepthDataset
@@ -135,14 +136,7 @@ def _records(
 def open_run(out: Path, suite: Suite) -> RunFolder:
     """The run folder at ``out``, created when missing; ``ValueError`` when it is not writable or holds another suite's run."""
     folder = RunFolder(out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: not a folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / ".writable", b"")
-        (out / ".writable").unlink()
-    except OSError as error:
-        raise ValueError(f"{out}: cannot be written ({error.strerror})") from None
+    writable(out)
     if folder.manifest.is_file():
         name = folder.read_manifest()["suite"]["name"]
         if name != suite.name:

@@ -91,4 +91,4 @@ def invoke(arguments: Sequence[str]) -> int:
 
 
 def _say(message: str) -> None:
-    err.print(f"depthbench: {message}", highlight=False, markup=False)
+    err.print(f"depthbench: {message}")

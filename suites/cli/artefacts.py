@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -74,6 +74,7 @@ def deployed(
     from depthbench.compression.precisions import calibrated
     from depthbench.compression.recipes import RECIPES
     from depthbench.suites.data import DATASETS, USUAL
+    from depthbench.suites.export import onnx_size
     from depthbench.suites.models import resolve_model
     from depthbench.suites.names import lookup
     from depthbench.suites.runner import prepare_images
@@ -107,18 +108,3 @@ def deployed(
     if calibration is not None:
         progress("quantizing", 1, 1)
     return made
-
-
-def onnx_size(path: Path) -> tuple[int, int]:
-    """Input height and width of an ONNX file with one image input of fixed size."""
-    from depthbench.suites.export import read_onnx
-
-    return image_size(read_onnx(path), path)
-
-
-def image_size(graph: Any, path: Path) -> tuple[int, int]:
-    """Height and width of the first input of a read ONNX model."""
-    dims = [d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim]
-    if len(dims) != 4 or dims[1] != 3:
-        raise ValueError(f"{path}: its input is {'x'.join(map(str, dims))}, not 1x3xHxW")
-    return dims[2], dims[3]

@@ -56,7 +56,7 @@ def ls(area: Area = None, json: Json = False) -> None:
         print_json({"cache": str(cache_dir()), "size_mb": size_mb, "areas": parts})
     else:
         print_table(f"Cache {cache_dir()}", parts)
-        out.print(f"{len(items)} items, {size_mb:g} MB", highlight=False)
+        out.print(f"{len(items)} items, {size_mb:g} MB")
 
 
 @cache.command()
@@ -108,13 +108,10 @@ def gc(
             print_table("Would be removed" if dry_run else "Removed", [_row(item) for item in going])
         out.print(
             f"{len(going)} items{' would go' if dry_run else ' removed'}, {freed / 1e6:.1f} MB; {left / 1e6:.1f} MB left",
-            highlight=False,
         )
     if limit is not None and left > limit:
         err.print(
             f"still more than {max_size}: the rest was used in the last day or is never removed",
-            highlight=False,
-            markup=False,
         )
 
 
@@ -143,10 +140,9 @@ def verify(
         print_json({"checked": len(items), "damaged": damaged, "deleted": delete})
     else:
         for item, fault in found:
-            out.print(f"{item.area}/{item.name}: {fault}", highlight=False, markup=False)
+            out.print(f"{item.area}/{item.name}: {fault}")
         out.print(
             f"{len(items)} items checked, {len(found)} damaged{' and removed' if delete and found else ''}",
-            highlight=False,
         )
     if found:
         raise typer.Exit(1)

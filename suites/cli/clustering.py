@@ -74,10 +74,8 @@ def up(
         if json:
             print_json({"address": address, "workers": count, "boards": boards})
         else:
-            out.print(address, highlight=False, markup=False)
-        err.print(
-            f"{count} workers; use it with --scheduler {address}, end it with Ctrl-C", highlight=False, markup=False
-        )
+            out.print(address)
+        err.print(f"{count} workers; use it with --scheduler {address}, end it with Ctrl-C")
         asked: list[int] = []
         for number in (
             signal.SIGINT,
@@ -86,7 +84,7 @@ def up(
             signal.signal(number, lambda number, _: asked.append(number))
         while not asked:
             time.sleep(0.2)
-    err.print("the cluster has ended", highlight=False)
+    err.print("the cluster has ended")
 
 
 def _boards(names: Iterable[str], suite: str | None) -> list[str]:
@@ -114,14 +112,14 @@ def status(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run fo
     cells = found["cells"]
     counts = ", ".join(f"{cells[name]} {name}" for name in ("ok", "failed", "skipped", "left"))
     left = f", {duration(found['eta_s'])} left" if found["state"] == "running" else ""
-    out.print(f"{found['state']}: {cells['total']} cells, {counts}{left}", highlight=False, markup=False)
+    out.print(f"{found['state']}: {cells['total']} cells, {counts}{left}")
     if found["state"] == "running":
         print_table("Stages", [{"stage": name} | _counts(stage) for name, stage in found["stages"].items()])
         for task in found["running"]:
             since = duration(time.time() - task["since"])
-            out.print(f"at work since {since}: {task['what']}", highlight=False, markup=False)
+            out.print(f"at work since {since}: {task['what']}")
     for failure in found["failures"]:
-        out.print(f"failed: {failure['id']}: {failure['reason']}", highlight=False, markup=False)
+        out.print(f"failed: {failure['id']}: {failure['reason']}")
 
 
 def _counts(stage: dict[str, int]) -> dict[str, int]:

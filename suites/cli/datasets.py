@@ -80,9 +80,9 @@ def verify(
             if part.groups:
                 print_table(f"Groups of {part.split}", [{"group": k, "pairs": n} for k, n in part.groups.items()])
         for missing, reason in report.absent.items():
-            out.print(f"no {missing} split: {reason}", highlight=False, markup=False)
+            out.print(f"no {missing} split: {reason}")
         if report.unpaired:
-            out.print(_unpaired(report.unpaired), highlight=False, markup=False)
+            out.print(_unpaired(report.unpaired))
     if report.broken:
         more = f" (and {len(report.broken) - 1} more)" if len(report.broken) > 1 else ""
         raise ValueError(f"{report.broken[0]}{more}")

@@ -54,15 +54,16 @@ def choose(
     exported = None
     if export is not None and decision.best is not None:
         from depthbench.suites.cli.deploying import export_choice
+        from depthbench.suites.storage.disk import writable
 
-        exported = export_choice(loaded, decision, export)
+        exported = export_choice(loaded, decision, writable(export))
     if json:
         print_json(decision_json(decision) | {"exported": str(exported) if exported else None})
     else:
         for line in decision_lines(decision):
-            out.print(line, highlight=False, markup=False)
+            out.print(line)
         if exported:
-            out.print(f"exported: {exported}", highlight=False, markup=False)
+            out.print(f"exported: {exported}")
     if decision.best is None:
         raise typer.Exit(1)
 
@@ -160,14 +161,13 @@ def compare(
 
 def _print_cells(comparison: Comparison, every: bool) -> None:
     cells = comparison.cells if every else comparison.changed
-    out.print(f"{len(comparison.cells)} cells in both, {len(comparison.changed)} of them differ", highlight=False)
+    out.print(f"{len(comparison.cells)} cells in both, {len(comparison.changed)} of them differ")
     if len(cells):
         print_table("B against A", [_compared(row) for row in cells.to_dict("records")])
     if (cells["latency_kind"] == "measured").any():
         err.print(
             "Latencies of two runs were not interleaved: on a shared machine they drift by more than their intervals say. "
             "To judge a change, use depthbench measure --against.",
-            highlight=False,
         )
 
 

@@ -145,7 +145,7 @@ def _places(
 def _check(entry: _Entry) -> None:
     """``ValueError`` for a model or recipe that is not there, before any image is read."""
     from depthbench.compression.recipes import RECIPES
-    from depthbench.suites.cli.artefacts import onnx_size
+    from depthbench.suites.export import onnx_size
     from depthbench.suites.models import resolve_model
     from depthbench.suites.names import lookup
     from depthbench.suites.trivial import NAME
@@ -191,8 +191,9 @@ def _evaluate(
     progress: Stages,
 ) -> list[_Made]:
     """Every entry on one data set."""
-    from depthbench.suites.cli.artefacts import deployed, onnx_size, trained_size
+    from depthbench.suites.cli.artefacts import deployed, trained_size
     from depthbench.suites.evaluate import evaluate_many
+    from depthbench.suites.export import onnx_size
     from depthbench.suites.models import file_sha256
     from depthbench.suites.protocols import PROTOCOLS
     from depthbench.suites.runner import prepare_images

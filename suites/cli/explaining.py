@@ -96,10 +96,13 @@ def split_recipe(name: str) -> tuple[str, str]:
 
 def _file(name: str, size: str | None, target: Target, progress: Stages) -> tuple[Path, str | None]:
     """The ONNX file of a side, and the precision that a board runs it in (None: as the file says)."""
+    from depthbench.suites.export import read_onnx
+
     model, recipe = split_recipe(name)
     if model.endswith(".onnx") and recipe == "fp32":
         if size is not None:
             raise ValueError(f"{model}: an ONNX file has its own input size, --size {size} does not apply")
+        read_onnx(Path(model))  # it is whole
         return Path(model), None
     precision = "fp32" if target.kind == "board" and recipe == "fp32" else None
     made = deployed(model, recipe, size, progress, kind=target.kind, precision=precision, opset=target.opset)
@@ -115,7 +118,7 @@ def _image(path: Path | None, network: Path) -> NDArray[np.float32] | None:
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
-    from depthbench.suites.cli.artefacts import onnx_size
+    from depthbench.suites.export import onnx_size
 
     height, width = onnx_size(network)
     try:
@@ -153,11 +156,11 @@ def show(found: Explanation) -> None:
     ratio = f"kernels: {found.speedup:.2f}× as fast"
     if found.wall_speedup:
         ratio += "; wall time, in turn: {:.2f}× (95 % interval {:.2f} to {:.2f})".format(*found.wall_speedup)
-    out.print(ratio, highlight=False)
+    out.print(ratio)
     for note in found.notes:
-        err.print(f"note: {note}", highlight=False, markup=False)
+        err.print(f"note: {note}")
     for sentence in found.sentences:
-        out.print(sentence, highlight=False, markup=False)
+        out.print(sentence)
 
 
 def _classes(found: Explanation) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from depthbench.suites.cli.listing import Json
-from depthbench.suites.cli.output import err, out, print_json, print_table, stages
+from depthbench.suites.cli.output import err, print_json, print_table, print_wide, stages
 from depthbench.suites.cli.running import DataRoot
 
 if TYPE_CHECKING:
@@ -53,8 +53,11 @@ def gate(
     from depthbench.suites.gating.accepted import FILE as REFERENCE
     from depthbench.suites.gating.accepted import load_reference, write_reference
     from depthbench.suites.gating.config import FILE, load_policy
+    from depthbench.suites.storage.disk import writable
 
     start = time.perf_counter()
+    if out_dir is not None:
+        writable(out_dir)
     config = config or (Path(FILE) if Path(FILE).is_file() else None)
     policy = load_policy(config)
     if pytest_benchmark is not None:
@@ -82,14 +85,13 @@ def gate(
     if accept:
         values = {name: {"reason": reason, **values} for name, values in judged.acceptable.items()}
         difference = write_reference(reference, values) if values else ""
-        err.print(difference or "nothing to accept", highlight=False, markup=False)
+        err.print(difference or "nothing to accept")
         report = judged.accepted(reason).report(before.label, after.label, time.perf_counter() - start)
     _finish(report, out_dir, json, history)
 
 
 def _finish(report: GateReport, out_dir: Path | None, as_json: bool, history: Path | None) -> None:
     """Show and write a gate's result, and end with its exit code."""
-    from rich.console import Console
 
     from depthbench.reports.gate_output import junit, markdown, table, to_json
     from depthbench.suites.results import write_atomic, write_json
@@ -103,11 +105,11 @@ def _finish(report: GateReport, out_dir: Path | None, as_json: bool, history: Pa
     if as_json:
         print_json(to_json(report))
     else:
-        Console(width=max(out.width, 110)).print(table(report))
+        print_wide(table(report))
     for check in report.checks:
         if check.state in ("fail", "contaminated", "ambiguous"):
-            err.print(f"{check.state}: {check.artefact}: {check.message}", highlight=False, markup=False)
-    err.print(report.headline(), highlight=False, markup=False)
+            err.print(f"{check.state}: {check.artefact}: {check.message}")
+    err.print(report.headline())
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 
@@ -125,13 +127,14 @@ def history(
     from depthbench.reports.theme import png
     from depthbench.suites.names import lookup
     from depthbench.suites.results import write_atomic
+    from depthbench.suites.storage.disk import writable_file
 
     table = load_history(places)
     for name in metric or ():
         lookup("metric", name, dict.fromkeys(table["metric"]))
     found = trends(table, metric)
     if plot is not None:
-        write_atomic(plot, png(draw_history(table, found)))
+        write_atomic(writable_file(plot), png(draw_history(table, found)))
     if json:
         print_json({"points": len(table), "series": [one.to_json() for one in found]})
         return

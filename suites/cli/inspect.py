@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from depthbench.suites.cli.artefacts import Model, Recipe, Size, Weights, deployed, onnx_size
+from depthbench.suites.cli.artefacts import Model, Recipe, Size, Weights, deployed
 from depthbench.suites.cli.listing import Json
 from depthbench.suites.cli.output import print_json, print_table, stages
 from depthbench.suites.cli.prediction import plain_onnx
@@ -13,6 +13,7 @@ def profile(
 ) -> None:
     """Static costs: parameters, MACs by three counters and why they differ, file size, operators."""
     if (path := plain_onnx(model, recipe, size)) is not None:
+        from depthbench.suites.export import onnx_size
         from depthbench.suites.profile import profile_model
 
         height, width = onnx_size(path)

@@ -75,8 +75,8 @@ def targets(json: Json = False) -> None:
 
 
 _OPTIONAL = {
-    "tensorboard": "training curves in TensorBoard (pip install 'depthbench[tensorboard]')",
-    "openvino": "a second runtime on the CPU (pip install 'depthbench[openvino]')",
+    "tensorboard": "training curves in TensorBoard",
+    "openvino": "a second runtime on the CPU",
 }
 
 
@@ -94,7 +94,9 @@ def doctor(json: Json = False) -> None:
             {"what": name, "found": found or "MISSING", "note": "" if found else "needed: pip install depthbench"}
         )
     for name, gain in _OPTIONAL.items():
-        rows.append({"what": name, "found": _version(name) or "not installed", "note": f"would enable {gain}"})
+        found = _version(name)
+        note = f"enables {gain}" if found else f"would enable {gain} (pip install 'depthbench[{name}]')"
+        rows.append({"what": name, "found": found or "not installed", "note": note})
     for target in TARGETS.values():
         if (reason := target.probe()) is not None:
             rows.append({"what": f"target {target.name}", "found": "not available", "note": reason})

@@ -59,12 +59,12 @@ class PlainRun:
     def __call__(self, stage: str, done: float, total: float) -> None:
         """Something that takes long has done ``done`` of ``total``."""
         if self._worth(stage, done / total if total else 1.0):
-            err.print(f"{stage}: {_percent(done, total)}", highlight=False, markup=False)
+            err.print(f"{stage}: {_percent(done, total)}")
 
     def look(self, status: Status) -> None:
         """The run's status has changed."""
         if self._worth("cells", status.over / status.total):
-            err.print(line(status), highlight=False, markup=False)
+            err.print(line(status))
 
     def _worth(self, name: str, share: float) -> bool:
         before = self._told.get(name, -1.0)

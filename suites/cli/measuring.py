@@ -62,6 +62,7 @@ def measure(
     from depthbench.suites.plan import library_versions
     from depthbench.suites.results import write_json
     from depthbench.suites.running.exclusion import held, measuring
+    from depthbench.suites.storage.disk import writable_file
     from depthbench.suites.targets import TARGETS
     from depthbench.suites.targets import desktop_cpu as cpu
     from depthbench.suites.targets.batches import parse_batches
@@ -79,6 +80,8 @@ def measure(
         raise ValueError(f"target {target} is not available: {reason}")
     if chosen.kind == "cuda":
         check_runtime(settings.runtime)
+    if out_file is not None:
+        writable_file(out_file)
     with stages() as progress:
         with held(None, partial(progress, "waiting for a measurement on this machine", 0.0, 1.0)):
             work = [_work(model, recipe, size, chosen, progress)]
@@ -209,7 +212,7 @@ def boards_list(suite: SuiteBoards = None, json: Json = False) -> None:
         title = f"Boards of {boards_path()}" + (f" and {suite}" if suite else "")
         print_table(title, [{key: row[key] for key in keep} for row in rows])
     else:
-        out.print(f"no boards: write them into {boards_path()}", highlight=False, markup=False)
+        out.print(f"no boards: write them into {boards_path()}")
 
 
 @boards.command("check")
@@ -253,20 +256,19 @@ def bundle_make(
 ) -> None:
     """Write an archive with a run's ONNX files; whoever has the board unpacks it there and calls sh run.sh."""
     from depthbench.suites.names import lookup
+    from depthbench.suites.storage.disk import writable_file
     from depthbench.suites.targets.board_steps import PROFILES
     from depthbench.suites.targets.bundle import RESULT, make
 
-    made = make(run, board, out_file, lookup("profile", profile, PROFILES), boards=boards_of(suite))
+    made = make(run, board, writable_file(out_file), lookup("profile", profile, PROFILES), boards=boards_of(suite))
     if json:
         print_json({"bundle": str(made.path), "target": made.target, "cells": made.cells, "left_out": made.left_out})
         return
     for line in made.left_out:
-        out.print(f"left out: {line}", highlight=False, markup=False)
+        out.print(f"left out: {line}")
     out.print(
         f"{made.path}: {made.cells} files. On the board: tar xzf {made.path.name} && sh depthbench-{made.target}/run.sh, "
         f"and send back depthbench-{made.target}/{RESULT}",
-        highlight=False,
-        markup=False,
     )
 
 

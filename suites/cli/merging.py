@@ -39,12 +39,10 @@ def merge(
         )
         return
     for conflict in merged.conflicts:
-        err.print(f"conflict: {conflict}: {prefer} counts", highlight=False, markup=False)
+        err.print(f"conflict: {conflict}: {prefer} counts")
     for note in merged.notes:
-        err.print(f"note: {note}", highlight=False, markup=False)
+        err.print(f"note: {note}")
     counts = ", ".join(f"{count} {status}" for status, count in merged.counts.items())
     out.print(
         f"{sum(merged.counts.values())} cells ({counts}) in {out_dir}: depthbench report {out_dir}",
-        highlight=False,
-        markup=False,
     )

@@ -11,8 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+
+def _console(**options: Any) -> Console:
+    """Prints what it is given: names and paths may hold brackets and colons, which rich would read as markup."""
+    return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+out = _console(soft_wrap=True)
+err = _console(stderr=True, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -27,7 +33,12 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(str(column), overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console().print(table)
+    _console().print(table)
+
+
+def print_wide(table: Table) -> None:
+    """A table that gets 110 columns at least: one cut at 80 helps nobody."""
+    _console(width=max(out.width, 110)).print(table)
 
 
 class Stages:
@@ -44,7 +55,7 @@ class Stages:
             share = done / total if total else 1.0
             if share >= self._told.get(stage, -1.0) + 0.1 or (share >= 1 and self._told.get(stage, 0.0) < 1):
                 self._told[stage] = share
-                err.print(f"{stage}: {share:.0%}", highlight=False)
+                err.print(f"{stage}: {share:.0%}")
             return
         if stage not in self._bars:
             self._bars[stage] = self._progress.add_task(stage, total=total)
@@ -54,7 +65,7 @@ class Stages:
 @contextmanager
 def stages() -> Iterator[Stages]:
     """Progress bars on stderr for the length of a command."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     with Progress(
         *columns,
         MofNCompleteColumn(),

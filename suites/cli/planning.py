@@ -77,11 +77,11 @@ def plan(
         ]
         print_table("Work that the cells share", shown)
     for line in _unavailable(jobs):
-        out.print(f"skipped, {line['cells']} cells: {line['reason']}", highlight=False, markup=False)
+        out.print(f"skipped, {line['cells']} cells: {line['reason']}")
     skipped = sum(job.skip is not None for job in jobs)
     kept = f", {len(recorded)} of them in {run}" if run else ""
-    out.print(f"{len(jobs)} cells, {skipped} of them skipped{kept}", highlight=False, markup=False)
-    out.print(_estimate(seconds, unknown), highlight=False)
+    out.print(f"{len(jobs)} cells, {skipped} of them skipped{kept}")
+    out.print(_estimate(seconds, unknown))
 
 
 def schema(
@@ -93,13 +93,14 @@ def schema(
     Put ``# yaml-language-server: $schema=suite.schema.json`` at the top of a suite.
     """
     from depthbench.suites.results import write_atomic
+    from depthbench.suites.storage.disk import writable_file
     from depthbench.suites.suitefile.docs import json_schema, markdown_text
 
     text = markdown_text() if markdown else json_module.dumps(json_schema(), indent=2) + "\n"
     if out_file is None:
         print(text, end="")
     else:
-        write_atomic(out_file, text.encode())
+        write_atomic(writable_file(out_file), text.encode())
 
 
 def _recorded(run: Path | None, jobs: Sequence[Job]) -> frozenset[str]:

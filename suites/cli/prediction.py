@@ -99,11 +99,9 @@ def _show(what: str, result: Prediction) -> None:
     out.print(
         f"{what} on {result.board} in {result.precision}{mode}: predicted, not measured\n"
         f"{result.latency_ms:.2f} ms (80 %: {low:.2f} to {high:.2f}), limited by {result.bound}, {result.kernels} kernels",
-        highlight=False,
-        markup=False,
     )
     for note in result.notes:
-        err.print(f"note: {note}", highlight=False, markup=False)
+        err.print(f"note: {note}")
     print_table("share of the time", [{"class": k, "share": f"{v:.0%}"} for k, v in result.share_by_class.items()])
     layers = [
         {
@@ -138,10 +136,13 @@ def calibrate(
 ) -> None:
     """Fit the latency model: to published latencies and runs on your boards, or to this CPU in a few minutes."""
     from depthbench.suites.results import write_json
+    from depthbench.suites.storage.disk import writable_file
     from depthbench.suites.targets import predicted
     from depthbench.suites.targets.predict_calibrate import calibrate_boards, calibrate_cpu
     from depthbench.suites.targets.predict_measured import cpu_points, record_points
 
+    if output is not None:
+        writable_file(output)
     with stages() as progress:
         if target == "desktop-cpu":
             if from_:
@@ -195,11 +196,10 @@ def _report(made: Calibration, path: Path, json: bool) -> None:
             for name, row in {**errors["groups"], **errors["families"]}.items()
         ]
         print_table("median absolute error, the whole family left out (in_fit: nothing left out)", rows)
-        out.print(f"80 % intervals cover {errors['coverage']:.0%} of the points of families left out", highlight=False)
+        out.print(f"80 % intervals cover {errors['coverage']:.0%} of the points of families left out")
     else:
         out.print(
             f"{len(errors['rows'])} networks; fitted on half of them, median error on the other half: "
             f"{errors['other_half']:.1%}",
-            highlight=False,
         )
-    out.print(f"written: {path}", highlight=False, markup=False)
+    out.print(f"written: {path}")

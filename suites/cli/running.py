@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from depthbench.suites.cli.clustering import TlsCa, TlsCert, TlsKey, chosen_scheduler
 from depthbench.suites.cli.listing import Json
 from depthbench.suites.cli.live import shown
-from depthbench.suites.cli.output import err, out, print_json
+from depthbench.suites.cli.output import err, out, print_json, print_wide
 from depthbench.suites.cli.stopping import stopping
 
 if TYPE_CHECKING:
@@ -98,18 +97,15 @@ def run(
         from depthbench.reports.load import load_run
         from depthbench.reports.summary import summary_table
 
-        wide = Console(width=max(out.width, 110))  # a table cut at 80 columns helps nobody
-        wide.print(summary_table(load_run(out_dir).cells))
-        out.print(", ".join(f"{value} {name}" for name, value in counts.items()), highlight=False)
-        out.print(f"report: {page}", highlight=False, markup=False)
+        print_wide(summary_table(load_run(out_dir).cells))
+        out.print(", ".join(f"{value} {name}" for name, value in counts.items()))
+        out.print(f"report: {page}")
     for line in outcome.left_out:
-        err.print(f"left out: {line}", highlight=False, markup=False)
+        err.print(f"left out: {line}")
     for record in failed:
         height, width = record.size
         err.print(
             f"failed: {record.model}/{record.recipe}/{height}x{width}/{record.target}: {record.reason}",
-            highlight=False,
-            markup=False,
         )
     if failed:
         raise typer.Exit(1)
@@ -118,11 +114,12 @@ def run(
 def _report(run_dir: Path, out_dir: Path | None) -> Path:
     from depthbench.reports.report import build_report
     from depthbench.suites.results import RunFolder
-    from depthbench.suites.storage.disk import writing_to
+    from depthbench.suites.storage.disk import writable, writing_to
 
     RunFolder(run_dir).read_manifest()  # before anything is said: no run here
+    writable(out_dir or run_dir / "report")
     with writing_to(out_dir or run_dir):
-        return build_report(run_dir, out_dir, progress=lambda line: err.print(f"report: {line}", highlight=False))
+        return build_report(run_dir, out_dir, progress=lambda line: err.print(f"report: {line}"))
 
 
 def _report_if_changed(run_dir: Path) -> Path:
@@ -155,4 +152,4 @@ def report(
     if json:
         print_json({"report": str(page)})
     else:
-        out.print(f"report: {page}", highlight=False, markup=False)
+        out.print(f"report: {page}")

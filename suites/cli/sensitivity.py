@@ -49,6 +49,7 @@ def sensitivity(
     from depthbench.suites.source import DataSource
     from depthbench.suites.step_context import StepContext
     from depthbench.suites.storage.cache import cache_dir
+    from depthbench.suites.storage.disk import writable_file
 
     for share in ratio or ():
         if not 0 < share < 1:
@@ -60,6 +61,8 @@ def sensitivity(
     options = prune_options(  # the target plays no part in a scan
         {"macs_ratio": 0.5, "importance": importance, "round_to": round_to, "heads": heads, "size": (height, width)}
     )
+    if plot is not None:
+        writable_file(plot)
     module = build_model(spec)
     protocol = dataset_info(data).protocol
     source = DataSource(data, protocol, data_root, depth_scale, skip_broken)
@@ -84,7 +87,7 @@ def sensitivity(
         rows(found),
     )
     if plot is not None:
-        out.print(f"curves: {plot}", highlight=False, markup=False)
+        out.print(f"curves: {plot}")
 
 
 def rows(found: Sensitivity) -> list[dict[str, Any]]:

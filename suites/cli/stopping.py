@@ -24,9 +24,7 @@ def stopping() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        err.print(
-            "depthbench: interrupted; what was finished is kept, run the same command again to go on", highlight=False
-        )
+        err.print("depthbench: interrupted; what was finished is kept, run the same command again to go on")
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGINT, before)
@@ -34,5 +32,5 @@ def stopping() -> Iterator[None]:
 
 def _first(*_: Any) -> None:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    err.print("depthbench: stopping; once more to stop at once", highlight=False, markup=False)
+    err.print("depthbench: stopping; once more to stop at once")
     raise KeyboardInterrupt

@@ -106,6 +106,7 @@ def train(
     from depthbench.suites.compressing import train_child
     from depthbench.suites.models import build_model, resolve_model
     from depthbench.suites.names import lookup
+    from depthbench.suites.storage.disk import writable
     from depthbench.suites.training.config import load_config
     from depthbench.suites.training.log import Status, progress_bar, tensorboard
     from depthbench.suites.training.loop import train_model
@@ -123,6 +124,7 @@ def train(
             f"--data-root, --depth-scale: {strange[0]} is not in the mixture ({', '.join(training.mixture)})"
         )
     command = shlex.join(["depthbench", *sys.argv[1:]])
+    writable(out_dir)
     try:
         with progress_bar(f"{model} {recipe}" if chosen.steps else model) as bar, tensorboard(out_dir) as board:
 
@@ -148,11 +150,11 @@ def train(
                     model, build, training, out_dir, start=weights, access=access, report=report, command=command
                 )
     except FloatingPointError as error:
-        err.print(f"depthbench: {error}", highlight=False, markup=False)
+        err.print(f"depthbench: {error}")
         raise typer.Exit(1) from None
     for line in _skipped(read_tensors(path)[1]):
-        err.print(f"left out: {line}", highlight=False, markup=False)
+        err.print(f"left out: {line}")
     if json:
         print_json({"weights": str(path), "samples": training.samples})
     else:
-        out.print(f"weights: {path}", highlight=False, markup=False)
+        out.print(f"weights: {path}")

@@ -250,7 +250,12 @@ def _model(text: str, base: Path) -> ModelSpec | str:
     try:
         if text.endswith(".onnx"):
             inside(base, text)
-        return resolve_model(text, base)
+        spec = resolve_model(text, base)
+        if spec.kind == "onnx" and spec.path is not None:
+            from depthbench.suites.export import onnx_size
+
+            onnx_size(spec.path)  # it can be read, and takes an image of one size
+        return spec
     except ValueError as error:
         return str(error)
 

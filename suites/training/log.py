@@ -48,26 +48,45 @@ def trim(folder: Path, samples: int) -> None:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Report]:
-    """A progress bar on standard error with loss, images per second and the time left; gives the ``report`` to pass on."""
+    """Progress on standard error with loss, images per second and the time left; gives the ``report`` to pass on.
+
+    A bar on a terminal, elsewhere a line for every tenth of the samples.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        told = -1
+
+        def tell(status: Status) -> None:
+            nonlocal told
+            tenth = 10 * status.samples // status.total
+            if tenth > told:
+                told = tenth
+                console.print(f"{title}: {status.samples}/{status.total} samples, {_numbers(status)}")
+
+        yield tell
+        return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed}/{task.total} samples"),
         TextColumn("{task.fields[numbers]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None, numbers="")
 
         def report(status: Status) -> None:
-            numbers = f"loss {status.loss:.4f}  {status.images_per_s:.1f} images/s at {status.size}"
-            bar.update(task, completed=status.samples, total=status.total, numbers=numbers)
+            bar.update(task, completed=status.samples, total=status.total, numbers=_numbers(status))
 
         yield report
+
+
+def _numbers(status: Status) -> str:
+    return f"loss {status.loss:.4f}  {status.images_per_s:.1f} images/s at {status.size}"
 
 
 @contextmanager

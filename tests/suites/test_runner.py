@@ -24,6 +24,7 @@ from depthbench.suites.targets import Target, desktop_cpu
 from depthbench.suites.targets.board_results import Outcome as Timing
 from depthbench.suites.targets.desktop_cpu import MeasureProfile
 from depthbench.suites.targets.measuring import Work
+from tests.suites.conftest import write_net
 
 HERE = Path(__file__).parent
 TINY = MeasureProfile(seconds=0.05, samples=10, block_s=0.01, warmup_s=0.01, warmup_runs=10)
@@ -173,6 +174,17 @@ def test_an_onnx_file_is_a_model(tmp_path: Path, images: Path) -> None:
     cells = by_cell(outcome.records)
     assert cells["mine", "fp32", "desktop-cpu"].status == "ok"
     assert cells["mine", "int8", "desktop-cpu"].status == "ok"
+
+
+def test_a_size_that_an_onnx_file_does_not_take_is_skipped(tmp_path: Path, images: Path) -> None:
+    write_net(tmp_path / "mine.onnx", 64)
+    text = MATRIX.format(models="mine.onnx").replace("64x64", "64x64, 96x64")
+    own = parse_suite(text, "tiny.yaml", tmp_path)
+    outcome = run(Request(own, tmp_path / "run", tmp_path, images, ("*/fp32/*/desktop-cpu",)), lambda *_: None)
+    assert {record.size: (record.status, record.reason) for record in outcome.records} == {
+        (64, 64): ("ok", None),
+        (96, 64): ("skipped", "mine.onnx takes 64x64 alone"),
+    }
 
 
 def test_workers_give_the_same_records(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from depthbench.compression.recipes import RECIPES
 from depthbench.suites.schema import catalogue, load_suite, parse_size, parse_suite
+from tests.suites.conftest import write_net
 
 CATALOG = Path(__file__).parents[2] / "suites" / "catalog"
 GOOD = """
@@ -125,8 +126,14 @@ def test_a_models_file_is_looked_up_beside_the_suite(tmp_path: Path) -> None:
     path.write_text(GOOD.replace("tst-t", "net.onnx"))
     with pytest.raises(ValueError, match=r"matrix\[0\]\.models\[0\]: .*net\.onnx: no such ONNX file$"):
         load_suite(str(path))
-    (tmp_path / "net.onnx").write_bytes(b"any")
+    write_net(tmp_path / "net.onnx")
     assert load_suite(str(path))[1] == tmp_path
+    whole = (tmp_path / "net.onnx").read_bytes()
+    (tmp_path / "net.onnx").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        ValueError, match=r"mine\.yaml:\d+: matrix\[0\]\.models\[0\]: .*net\.onnx: not an ONNX file, or a trunc"
+    ):
+        load_suite(str(path))
 
 
 @pytest.mark.parametrize("size", ["224", "224x", 224, "0x32", "100000x32", "224x224x3"])

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from depthbench.reports.report import build_report
@@ -16,6 +14,7 @@ from depthbench.suites.runner import Request, run
 from depthbench.suites.schema import parse_suite
 from depthbench.suites.targets import desktop_cpu
 from depthbench.suites.targets.desktop_cpu import MeasureProfile
+from tests.suites.conftest import write_net
 
 TINY = MeasureProfile(seconds=0.05, samples=10, block_s=0.01, warmup_s=0.01, warmup_runs=10)
 NASTY = (
@@ -145,15 +144,6 @@ def test_a_plan_runs_nothing_that_its_suite_names(tmp_path: Path, monkeypatch: p
     assert job.model.digest.startswith("code-")
     assert not (tmp_path / "ran").exists()
     assert "no module named intruder_package.none" in refused(suite("intruder_package.none:build"))[0]
-
-
-def write_net(path: Path) -> None:
-    """A depth network: the mean of the channels."""
-    weight = numpy_helper.from_array(np.full((1, 3, 1, 1), 1.0, np.float32), "w")
-    node = helper.make_node("Conv", ["rgb", "w"], ["depth"])
-    sides = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, 32, 32]) for n, c in (("rgb", 3), ("depth", 1))]
-    graph = helper.make_graph([node], "net", sides[:1], sides[1:], [weight])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
 def contents(root: Path, without: tuple[Path, ...]) -> set[Path]:

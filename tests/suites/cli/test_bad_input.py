@@ -25,9 +25,12 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "key.yaml").write_text(SUITE.replace("recipes", "recipe"))
     (tmp_path / "type.yaml").write_text(SUITE.replace("[fp32]", "7"))
     (tmp_path / "size.yaml").write_text(SUITE.replace("recipes", "sizes: [200x200], recipes"))
+    (tmp_path / "half.yaml").write_text(SUITE.replace("tst-t", "truncated.onnx"))
     (tmp_path / "truncated.onnx").write_bytes(b"\x08\x08\x12\x07pytorch\x1a")
     (tmp_path / "text.onnx").write_text("not a network")
     (tmp_path / "file").write_text("")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "run.json").write_text('{"cells": [], "schema_version": 1}')
     return tmp_path
 
 
@@ -54,6 +57,10 @@ def files(tmp_path: Path) -> Path:
         ("eval tst-t --protocol nix", "unknown protocol 'nix'"),
         ("eval tst-t --weights nix.safetensors", "nix.safetensors: no such weights file"),
         ("eval tst-t --data folder", "folder: say where the images are (--data-root)"),
+        ("explain tst-t truncated.onnx", "truncated.onnx: not an ONNX file, or a truncated one"),
+        ("predict truncated.onnx --board jetson-nano", "truncated.onnx: not an ONNX file, or a truncated one"),
+        ("measure truncated.onnx", "truncated.onnx: not an ONNX file, or a truncated one"),
+        ("plan half.yaml", "half.yaml:3: matrix[0].models[0]: truncated.onnx: not an ONNX file, or a truncated one"),
         ("profile text.onnx", "text.onnx: not an ONNX file, or a truncated one"),
         ("profile nix.onnx", "nix.onnx: no such ONNX file"),
         ("profile tst-s --size 225x224", "size 225x224 is not usable: height and width must be multiples of 32"),
@@ -65,6 +72,14 @@ def files(tmp_path: Path) -> Path:
         ("predict tst-s --board jetson-nano --precision int8", "jetson-nano has no fast INT8"),
         ("train tst-s --out run --set lr", "--set lr: not of the form KEY=VALUE"),
         ("train tst-s --out run --set learning_rate=1", "learning_rate: unknown key"),
+        ("train tst-s --out file", "file: not a folder"),
+        ("train tst-s --out /proc/depthbench", "/proc/depthbench: cannot be written (No such file or directory)"),
+        ("train tst-s --out run --data-root nyu-labeled=nix", "nix"),
+        ("report made --out /proc/depthbench", "/proc/depthbench: cannot be written (No such file or directory)"),
+        ("report made --out file", "file: not a folder"),
+        ("schema -o /proc/depthbench.json", "/proc/depthbench.json: cannot be written (No such file or directory)"),
+        ("schema -o made", "made: is a folder, not a file"),
+        ("measure tst-t -o /proc/depthbench.json", "/proc/depthbench.json: cannot be written"),
         ("report run", "run: no run here (there is no run.json)"),
         ("nix", "No such command 'nix'"),
     ],

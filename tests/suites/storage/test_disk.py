@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from depthbench.suites.cli.app import invoke
 from depthbench.suites.storage import caches, disk
-from depthbench.suites.storage.disk import FullDiskError, reserve, writing_to
+from depthbench.suites.storage.disk import FullDiskError, reserve, writable, writable_file, writing_to
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
@@ -62,11 +63,45 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 
 
 def test_an_error_without_a_reason_on_a_disk_with_nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=100, total=10**9))
     with pytest.raises(FullDiskError), writing_to(tmp_path):
         raise RuntimeError("could not serialize")
     with pytest.raises(KeyboardInterrupt), writing_to(tmp_path):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("error", [ValueError("of the user's input"), OSError(errno.EROFS, "Read-only file system")])
+def test_what_says_itself_what_is_wrong_is_not_put_down_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=0, total=1))
+    with pytest.raises(type(error)) as caught, writing_to(tmp_path):
+        raise error
+    assert caught.value is error
+
+
+def test_what_has_no_size_is_not_full() -> None:
+    with pytest.raises(RuntimeError, match=r"^could not serialize$"), writing_to(Path("/proc/depthbench")):
+        raise RuntimeError("could not serialize")
+
+
+def test_what_can_be_written_and_what_cannot(tmp_path: Path) -> None:
+    assert writable(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    assert writable_file(tmp_path / "c" / "d.json") == tmp_path / "c" / "d.json"
+    assert list((tmp_path / "c").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for path, fault in (
+        (tmp_path / "file" / "below", "cannot be written (Not a directory)"),
+        (Path("/proc/depthbench"), "cannot be written (No such file or directory)"),
+    ):
+        for check in (writable, writable_file):
+            with pytest.raises(ValueError, match=re.escape(f"{path / 'x'}: {fault}")):
+                check(path / "x")
+    with pytest.raises(ValueError, match=r"file: not a folder$"):
+        writable(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"a: is a folder, not a file$"):
+        writable_file(tmp_path / "a")
 
 
 def test_a_command_ends_with_the_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

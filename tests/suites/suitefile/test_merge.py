@@ -9,6 +9,7 @@ import pytest
 from depthbench.compression.recipes import RECIPES
 from depthbench.suites.plan import Data, Job, make_plan
 from depthbench.suites.schema import Suite, load_suite, parse_suite, suite_recipes
+from tests.suites.conftest import write_net
 
 DATA = {name: Data(name, "test", 16, "native", name) for name in ("rooms", "nyu-labeled", "indoor-open")}
 
@@ -61,7 +62,7 @@ def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
 
 def test_a_file_that_a_parent_names_lies_beside_the_parent(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / "net.onnx").write_bytes(b"any")
+    write_net(tmp_path / "shared" / "net.onnx")
     write(tmp_path / "shared", base=f"name: base\nmatrix: [{BLOCK.replace('tst-t', 'net.onnx')}]\n")
     write(tmp_path, mine="name: mine\nextends: shared/base.yaml\n")
     suite, base = load_suite(str(tmp_path / "mine.yaml"))

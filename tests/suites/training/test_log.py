@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,24 @@ from depthbench.suites.training.log import LOG, Status, append, progress_bar, te
 STATUS = Status(8, 16, 0.5, 0.1, 1.0, "32x32", 12.5, 3.0)
 
 
-def test_progress_bar_takes_every_status(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress_bar("tiny") as report:
+def test_progress_bar_takes_every_status(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
+    with progress_bar("tiny[/x]") as report:
         report(STATUS)
     captured = capsys.readouterr()
     assert captured.out == ""
+    assert "tiny[/x]" in captured.err
     assert "8/16" in captured.err
+
+
+def test_without_a_terminal_a_line_for_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("tiny") as report:
+        assert capsys.readouterr().err == ""
+        for samples in range(4, 404, 4):
+            report(replace(STATUS, samples=samples, total=400))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in lines] == [f"{n}/400" for n in (4, *range(40, 404, 40))]
+    assert lines[0] == "tiny: 4/400 samples, loss 0.5000  12.5 images/s at 32x32"
 
 
 def test_a_log_is_trimmed_to_its_checkpoint(tmp_path: Path) -> None:
