@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -68,6 +69,19 @@ def _pairs(option: str, what: str, given: list[str] | None) -> dict[str, str]:
     return found
 
 
+def _find(mixture: Collection[str], access: Mapping[str, Access]) -> None:
+    """``ValueError`` when nothing says where a data set of the mixture lies, with the way to do without if there is one."""
+    from depthbench.suites.data import dataset_info, find_root
+
+    for name in mixture:
+        if access[name].root is None and dataset_info(name).load is not None:
+            try:
+                find_root(name)
+            except ValueError as error:
+                without = "; or train on rendered rooms alone: --set 'mixture={rooms: 1}'" if "rooms" in mixture else ""
+                raise ValueError(f"{error}{without}") from None
+
+
 def train(
     model: Annotated[str, typer.Argument(help="A catalogue name or package.module:function.")],
     out_dir: Annotated[
@@ -123,6 +137,8 @@ def train(
         raise ValueError(
             f"--data-root, --depth-scale: {strange[0]} is not in the mixture ({', '.join(training.mixture)})"
         )
+    if not chosen.steps:
+        _find(training.mixture, access)
     command = shlex.join(["depthbench", *sys.argv[1:]])
     writable(out_dir)
     try:

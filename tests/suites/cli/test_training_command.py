@@ -85,3 +85,14 @@ def test_bad_input(words: tuple[str, ...], fault: str, capsys: pytest.CaptureFix
     code, said = train(capsys, "out", *words)
     assert (code, len(said)) == (2, 1)
     assert fault in said[0]
+
+
+def test_without_real_images_the_way_without_them_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DEPTHBENCH_DATA", raising=False)
+    assert invoke(["train", "tst-t", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "nyu-labeled: set DEPTHBENCH_DATA" in said
+    assert said.endswith("or train on rendered rooms alone: --set 'mixture={rooms: 1}'\n")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,30 @@
+"""What commands print is what they were given: names and paths may look like markup."""
+
+from __future__ import annotations
+
+import pytest
+
+from depthbench.suites.cli.app import invoke
+from depthbench.suites.cli.output import err, out, print_table, stages
+
+
+def test_brackets_and_colons_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("d[/x].onnx :smile:", [{"a[b]": "[red]x[/red]", "c": None}])
+    out.print("out: [bold]y")
+    err.print("err: [/z]")
+    with stages() as progress:
+        progress("reading [/x]", 1, 1)
+    said = capsys.readouterr()
+    for text in ("d[/x].onnx :smile:", "a[b]", "[red]x[/red]", "out: [bold]y"):
+        assert text in said.out
+    for text in ("err: [/z]", "reading [/x]: 100%"):
+        assert text in said.err
+
+
+def test_doctor_says_what_to_install(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("depthbench.suites.cli.listing._version", lambda name: None if name == "openvino" else "1")
+    monkeypatch.setenv("COLUMNS", "300")
+    assert invoke(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "would enable a second runtime on the CPU (pip install 'depthbench[openvino]')" in said
+    assert "│ enables training curves in TensorBoard" in said
