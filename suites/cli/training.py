@@ -18,7 +18,10 @@ from depthbench.suites.cli.listing import Json
 from depthbench.suites.cli.output import err, out, print_json
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from depthbench.suites.data import Access
+    from depthbench.suites.models import ModelSpec
 
 
 def _overrides(pairs: list[str] | None, samples: int | None, seed: int | None) -> dict[str, Any]:
@@ -82,6 +85,18 @@ def _find(mixture: Collection[str], access: Mapping[str, Access]) -> None:
                 raise ValueError(f"{error}{without}") from None
 
 
+def _build(spec: ModelSpec, seed: int, encoder: Path | None) -> nn.Module:
+    """The network that a training begins with."""
+    from depthbench.baselines import MobileViTDepth, load_mobilevit_checkpoint
+    from depthbench.suites.models import build_model
+
+    module = build_model(spec, seed)
+    if encoder is not None:
+        assert isinstance(module, MobileViTDepth)  # the caller's check
+        load_mobilevit_checkpoint(module, encoder)
+    return module
+
+
 def train(
     model: Annotated[str, typer.Argument(help="A catalogue name or package.module:function.")],
     out_dir: Annotated[
@@ -98,6 +113,10 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Replace a field of the training recipe; repeatable."),
     ] = None,
     weights: Weights = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="A published MobileViT checkpoint (safetensors) that the encoder starts from."),
+    ] = None,
     data_root: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=FOLDER", help="Folder of a data set of the mixture; repeatable."),
@@ -118,7 +137,7 @@ def train(
     from depthbench.compression.recipes import RECIPES
     from depthbench.suites.checkpoint import read_tensors
     from depthbench.suites.compressing import train_child
-    from depthbench.suites.models import build_model, resolve_model
+    from depthbench.suites.models import resolve_model
     from depthbench.suites.names import lookup
     from depthbench.suites.storage.disk import writable
     from depthbench.suites.training.config import load_config
@@ -129,6 +148,10 @@ def train(
     spec = resolve_model(model, weights=weights)
     if spec.kind == "onnx":
         raise ValueError(f"{model}: an ONNX file cannot be trained; name a catalogue model or package.module:function")
+    if encoder is not None and (weights is not None or chosen.steps or spec.family != "mobilevit"):
+        raise ValueError(
+            f"--encoder {encoder}: is for a MobileViT of the catalogue, without --weights or a pruning --recipe"
+        )
     changes = _overrides(settings, samples, seed)
     training = load_config("finetune" if chosen.steps else "train", changes, config)
     access = _access(data_root, depth_scale, skip_broken)
@@ -161,9 +184,17 @@ def train(
                 )
             else:
                 start = replace(spec, path=weights)  # never the shipped weights by themselves
-                build = partial(build_model, start, training.seed)
+                build = partial(_build, start, training.seed, encoder)
                 path = train_model(
-                    model, build, training, out_dir, start=weights, access=access, report=report, command=command
+                    model,
+                    build,
+                    training,
+                    out_dir,
+                    start=weights,
+                    encoder=encoder,
+                    access=access,
+                    report=report,
+                    command=command,
                 )
     except FloatingPointError as error:
         err.print(f"depthbench: {error}")

@@ -97,17 +97,20 @@ def train_model(
     *,
     access: Mapping[str, Access] | None = None,
     start: Path | None = None,
+    encoder: Path | None = None,
     report: Report | None = None,
     command: str = "",
 ) -> Path:
     """Build a model by name from ``config.seed``, train it and write ``folder/weights.safetensors``; returns that path.
 
-    ``start``: the weights file that ``build`` loads, when it loads one. The file's metadata: model, config, samples, seconds,
+    ``start``: the weights file that ``build`` loads, when it loads one; ``encoder``: the published file, when it loads the
+    encoder's weights alone. The metadata of what is written: model, config, samples, seconds,
     data (data set: digest), torch version, command, and ``skipped``, if any; ``lineage``, a list of the same for every stretch
     of training that the weights have seen, the first one first, and ``total_samples`` over all of them.
     """
     torch.manual_seed(config.seed)
-    digest = file_sha256(start) if start else None
+    given = start or encoder
+    digest = file_sha256(given) if given else None
     trained = train(config, build(), folder, access=access, start=digest, report=report)
     stretch: dict[str, Any] = {
         "command": command,
@@ -118,6 +121,8 @@ def train_model(
         "data": trained.data,
         "torch": torch.__version__,
     }
+    if encoder is not None:
+        stretch["encoder"] = encoder.name
     if trained.skipped:
         stretch["skipped"] = trained.skipped
     lineage = [*(stretches(start) if start else []), stretch]

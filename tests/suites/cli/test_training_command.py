@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from depthbench.baselines.mobilevit import _published_name, build_mobilevit
 from depthbench.suites.checkpoint import read_tensors
 from depthbench.suites.cli.app import invoke
 from depthbench.suites.data import open_dataset
+from depthbench.suites.models import file_sha256
 
 SHORT = ["--samples", "4", "--set", "mixture={folder: 1}", "--set", "batch=2", "--set", "threads=1"]
 SMALL = [*SHORT, "--set", "stages=[{share: 1, sizes: [32x32]}]"]
@@ -96,3 +100,25 @@ def test_without_real_images_the_way_without_them_is_told(
     assert "nyu-labeled: set DEPTHBENCH_DATA" in said
     assert said.endswith("or train on rendered rooms alone: --set 'mixture={rooms: 1}'\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_published_encoder_is_where_training_starts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(3)
+    published = build_mobilevit("mobilevit-xxs").encoder.state_dict()
+    save_file(
+        {_published_name(name): value for name, value in published.items()}, "model.safetensors", {"format": "pt"}
+    )
+    data = ["--data-root", f"folder={place / 'images'}", *SMALL, "--set", "lr=1e-9", "--set", "ema=0"]
+    assert invoke(["train", "mobilevit-xxs", "--encoder", "model.safetensors", "--out", "out", *data]) == 0
+    tensors, metadata = read_tensors(Path("out/weights.safetensors"))
+    assert (metadata["encoder"], metadata["start"]) == ("model.safetensors", file_sha256(Path("model.safetensors")))
+    weight = published["stages.0.0.expand.conv.weight"]
+    assert torch.allclose(tensors["encoder.stages.0.0.expand.conv.weight"].float(), weight, atol=1e-3)
+
+    for words in (["tst-t"], ["mobilevit-xxs", "--weights", "out/weights.safetensors"]):
+        capsys.readouterr()
+        assert invoke(["train", *words, "--encoder", "model.safetensors", "--out", "new", *data]) == 2
+        assert "--encoder model.safetensors: is for a MobileViT of the catalogue" in capsys.readouterr().err
+    Path("model.safetensors").write_bytes(b"none")
+    assert invoke(["train", "mobilevit-xxs", "--encoder", "model.safetensors", "--out", "new", *data]) == 2
+    assert "model.safetensors: not a readable safetensors file" in capsys.readouterr().err
