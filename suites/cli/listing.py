@@ -20,7 +20,16 @@ def _show(title: str, key: str, rows: list[dict[str, Any]], as_json: bool) -> No
     if as_json:
         print_json({key: rows})
     else:
-        print_table(title, rows)
+        print_table(title, [{key: _cell(value) for key, value in row.items()} for row in rows])
+
+
+def _cell(value: Any) -> Any:
+    """A value of the JSON document as a table shows it."""
+    if isinstance(value, list):
+        return " → ".join(value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {one}" for key, one in value.items())
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def models(json: Json = False) -> None:
@@ -32,7 +41,7 @@ def models(json: Json = False) -> None:
             "name": m.name,
             "family": m.family,
             "summary": m.summary,
-            "weights": "shipped" if weights_path(m.name).is_file() else "none",
+            "weights": weights_path(m.name).is_file(),
         }
         for m in MODELS.values()
     ]
@@ -47,8 +56,8 @@ def recipes(json: Json = False) -> None:
         {
             "name": r.name,
             "summary": r.summary,
-            "steps": " → ".join(step.kind for step in r.steps) or "none",
-            "precision": ", ".join(f"{kind}: {precision}" for kind, precision in r.precision.items()),
+            "steps": [step.kind for step in r.steps],
+            "precision": dict(r.precision),
         }
         for r in RECIPES.values()
     ]
@@ -68,7 +77,8 @@ def targets(json: Json = False) -> None:
                 "kind": target.kind,
                 "how": target.how,
                 "summary": target.summary,
-                "available": "yes" if reason is None else f"no: {reason}",
+                "available": reason is None,
+                "reason": reason,
             }
         )
     _show("Targets", "targets", rows, json)

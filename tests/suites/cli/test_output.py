@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from depthbench.suites.cli.app import invoke
@@ -28,3 +31,20 @@ def test_doctor_says_what_to_install(capsys: pytest.CaptureFixture[str], monkeyp
     said = capsys.readouterr().out
     assert "would enable a second runtime on the CPU (pip install 'depthbench[openvino]')" in said
     assert "│ enables training curves in TensorBoard" in said
+
+
+def test_lists_of_what_there_is_are_data(capsys: pytest.CaptureFixture[str]) -> None:
+    def listed(name: str) -> dict[str, dict[str, Any]]:
+        assert invoke([name, "--json"]) == 0
+        return {one["name"]: one for one in json.loads(capsys.readouterr().out)[name]}
+
+    recipe = listed("recipes")["prune30-int8"]
+    assert recipe["steps"] == ["prune", "finetune"]
+    assert recipe["precision"]["cpu"] == "int8"
+    targets = listed("targets")
+    assert (targets["desktop-cpu"]["available"], targets["desktop-cpu"]["reason"]) == (True, None)
+    assert all(one["available"] == (one["reason"] is None) for one in targets.values())
+    models = listed("models")
+    assert (models["tst-s"]["weights"], models["tst-source"]["weights"]) == (True, False)
+    assert invoke(["recipes"]) == 0
+    assert "prune → finetune" in capsys.readouterr().out
