@@ -31,6 +31,17 @@ def static_size(x: Tensor) -> tuple[int, int]:
         return int(x.shape[-2]), int(x.shape[-1])
 
 
+def shaped(x: Tensor, *sizes: int) -> Tensor:
+    """``x`` (B, ...) as (B, *sizes). Fixed sizes leave no arithmetic on shapes in an exported graph; the batch stays free."""
+    return x.reshape(-1, *sizes)
+
+
+def static_channels(x: Tensor) -> int:
+    """The second size of ``x`` (B, C, ...) as a Python integer, while tracing too."""
+    with constants_in_trace():
+        return int(x.shape[1])
+
+
 def check_size(rgb: Tensor) -> None:
     """``ValueError`` unless height and width of ``rgb`` (B, 3, H, W) are multiples of 32."""
     height, width = static_size(rgb)
@@ -76,17 +87,19 @@ def along_rows(matrix: NDArray[np.float32], columns: int) -> NDArray[np.float32]
 
 def pool_to_grid(x: Tensor, grid: int) -> Tensor:
     """(B, C, H, W) → (B, C, grid, grid): adaptive average pooling as two products with fixed matrices."""
-    height, width = static_size(x)
+    channels, (height, width) = static_channels(x), static_size(x)
     x = x @ constant(pooling_matrix(width, grid), x)  # (B, C, H, grid)
     rows = along_rows(pooling_matrix(height, grid), grid)
-    return torch.unflatten(x.flatten(2) @ constant(rows, x), 2, (grid, grid))  # (B, C, grid, grid)
+    x = shaped(x, channels, height * grid) @ constant(rows, x)  # (B, C, grid²)
+    return shaped(x, channels, grid, grid)
 
 
 def grid_to_size(x: Tensor, height: int, width: int) -> Tensor:
     """(B, C, g, g) → (B, C, height, width): bilinear upsampling as two products with fixed matrices."""
-    grid_height, grid_width = static_size(x)
+    channels, (grid_height, grid_width) = static_channels(x), static_size(x)
     rows = along_rows(upsampling_matrix(grid_height, height), grid_width)
-    x = torch.unflatten(x.flatten(2) @ constant(rows, x), 2, (height, grid_width))  # (B, C, height, g)
+    x = shaped(x, channels, grid_height * grid_width) @ constant(rows, x)  # (B, C, height · g)
+    x = shaped(x, channels, height, grid_width)
     return x @ constant(upsampling_matrix(grid_width, width), x)  # (B, C, height, width)
 
 
@@ -136,7 +149,8 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(B, K, dim) → (B, heads, K, dim / heads)."""
-        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)  # (B, heads, K, head_dim)
+        tokens, dim = static_size(x)
+        return shaped(x, tokens, self.heads, dim // self.heads).transpose(1, 2)  # (B, heads, K, head_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Softmax(q·kᵀ / √head_dim)·v over the K tokens, per head."""
@@ -144,7 +158,8 @@ class Attention(nn.Module):
         query, key, value = self.split(self.query(tokens)), self.split(self.key(tokens)), self.split(self.value(tokens))
         attention = ((query * scale) @ key.transpose(2, 3)).softmax(dim=-1)  # (B, heads, K, K)
         mixed = (attention @ value).transpose(1, 2)  # (B, K, heads, head_dim)
-        out: Tensor = self.out(mixed.flatten(2))  # (B, K, dim)
+        heads, head_dim = static_size(mixed)
+        out: Tensor = self.out(shaped(mixed, static_channels(mixed), heads * head_dim))  # (B, K, dim)
         return out
 
 
@@ -196,10 +211,11 @@ class Tokenizer(nn.Module):
         """Maps (B, C_i, H_i, W_i) → token map (B, dim, grid, grid)."""
         pooled = [pool_to_grid(x, self.grid) for x in maps]
         x = self.embed(torch.cat(pooled, dim=1))  # (B, dim, grid, grid)
-        tokens: Tensor = x.flatten(2).transpose(1, 2) + self.position(self.index)  # (B, K, dim)
+        dim = static_channels(x)
+        tokens: Tensor = shaped(x, dim, self.grid**2).transpose(1, 2) + self.position(self.index)  # (B, K, dim)
         for i in range(self.layers):
             tokens = self.blocks[i % len(self.blocks)](tokens)
-        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, self.grid, self.grid)  # (B, dim, grid, grid)
+        return shaped(tokens.transpose(1, 2), dim, self.grid, self.grid)
 
 
 class TokenInjection(nn.Module):
