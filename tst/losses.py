@@ -59,8 +59,9 @@ def edge_aware_loss(pred: Tensor, rgb: Tensor, mask: Tensor | None = None, *, sh
 
     The source names an edge-aware loss of depth and edges and gives no formula. It is read in the form of Godard et al. 2017
     (Monodepth), equation 5: the image's own differences in place of the source's Sobel map, which the refinement sees; on
-    log depth, so that it does not depend on scale. |∂ rgb| is the mean over the three channels of ``rgb`` (B, 3, H, W) in [0, 1]. It needs no
-    ground truth; a pair counts when ``mask`` (bool, B × 1 × H × W) holds at both its pixels, or always without a mask.
+    log depth, so that it does not depend on scale. |∂ rgb| is the mean over the three channels of ``rgb`` (B, 3, H, W) in
+    [0, 1]. It needs no ground truth; a pair counts when ``mask`` (bool, B × 1 × H × W) holds at both its pixels, or always
+    without a mask.
     """
     log_depth, rgb = pred.float().clamp_min(SMALLEST).log(), rgb.float()
     if mask is None:
