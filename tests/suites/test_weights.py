@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnxruntime import GraphOptimizationLevel
 
+from depthbench.compression.graph import initial_values, node_histogram, optimized, read_model
 from depthbench.compression.half import to_fp16
 from depthbench.compression.prune_costs import count_macs
+from depthbench.compression.quantize import quantize_int8, quantize_int8_trt
 from depthbench.compression.recipes import RECIPES
 from depthbench.suites.checkpoint import read_tensors
 from depthbench.suites.compressing import network, train_child
@@ -99,3 +103,24 @@ def test_shipped_weights_survive_half_precision(name: str, tmp_path: Path) -> No
         for path in (full, tmp_path / "fp16.onnx")
     ]
     np.testing.assert_allclose(depths[1], depths[0], atol=0.1)
+
+
+@pytest.mark.parametrize(("name", "floats"), [("tst-s", 2), ("fastdepth", 1)])
+def test_shipped_weights_in_int8(name: str, floats: int, tmp_path: Path) -> None:
+    """At the size that is deployed: what ONNX Runtime executes on a CPU, and the form that TensorRT takes."""
+    rgb, _ = render(0, "calibration", [0, 1])
+    images = list(torch.nn.functional.interpolate(rgb.float() / 255, (224, 224)).numpy()[:, None])
+    module = build_model(resolve_model(name))
+    source, cpu, trt = (tmp_path / f"{kind}.onnx" for kind in ("fp32", "int8", "trt"))
+    quantize_int8(export_onnx(module, source, (224, 224)), cpu, images)
+    kinds = Counter(node.op_type for node in optimized(cpu, GraphOptimizationLevel.ORT_ENABLE_ALL).graph.node)
+    assert kinds["Conv"] + kinds["FusedConv"] == floats  # the stem, and the edge filter of TST
+    assert kinds["QLinearConv"] == node_histogram(source)["Conv"] - floats
+    quantize_int8_trt(export_onnx(module, source, (224, 224), opset=13), trt, images)
+    graph = read_model(trt).graph
+    values = initial_values(graph)
+    pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(pairs) > 2 * node_histogram(source)["Conv"]
+    for node in pairs:  # a bias from int32 would have a zero point of that type, or none
+        point = values[node.input[2]]
+        assert (point.dtype, point.any()) == (np.int8, False)
