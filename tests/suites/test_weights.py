@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -23,6 +24,7 @@ from depthbench.suites.export import export_onnx
 from depthbench.suites.models import WEIGHTS, build_model, resolve_model, weights_path
 from depthbench.suites.plan import shipped_child
 from depthbench.suites.source import DataSource
+from depthbench.suites.training.config import SAME_RESULT, TrainConfig
 from depthbench.tst.layers import TransformerBlock
 
 SHIPPED = ("tst-t", "tst-s", "tst-b", "fastdepth", "fastdepth-pruned", "mobilevit-xxs")
@@ -35,11 +37,49 @@ def test_what_is_shipped() -> None:
     assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 40e6
 
 
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """A training's configuration; a field that it is older than stands for what was done without it."""
+    return TrainConfig.model_validate(config).model_dump(exclude=SAME_RESULT)
+
+
+def budget(lineage: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each stretch of a training saw, and in which order."""
+    fields = ("samples", "stages", "mixture", "images", "seed", "batch", "accumulate")
+    found = []
+    for stretch in lineage:
+        config = settings(stretch["config"])
+        assert stretch["samples"] == config["samples"]
+        found.append({field: config[field] for field in fields} | {"data": stretch["data"]})
+    return found
+
+
 def test_one_recipe_and_one_budget() -> None:
-    for suffix in (None, "prune30"):
-        metadata = [read_tensors(weights_path(model, suffix))[1] for model in SHIPPED]
-        assert all(one["config"] == metadata[0]["config"] for one in metadata)
-        assert all(one["command"] for one in metadata)
+    """Every stretch of every network on the same samples; the last one, which ends it, alike in everything."""
+    metadata = {model: read_tensors(weights_path(model))[1] for model in SHIPPED}
+    budgets = {model: budget(one["lineage"]) for model, one in metadata.items()}
+    for model, one in metadata.items():
+        lineage = one["lineage"]
+        assert budgets[model] == budgets[SHIPPED[0]], model
+        assert one["total_samples"] == sum(stretch["samples"] for stretch in lineage)
+        assert one["total_samples"] == metadata[SHIPPED[0]]["total_samples"]
+        assert (one["config"], one["data"], one["samples"]) == tuple(
+            lineage[-1][k] for k in ("config", "data", "samples")
+        )
+        assert settings(one["config"]) == settings(metadata[SHIPPED[0]]["config"]), model
+        assert lineage[0]["start"] is None  # from random values
+        assert all(stretch["start"] for stretch in lineage[1:])
+        assert all(stretch["command"].startswith(f"depthbench train {model} ") for stretch in lineage)
+
+
+def test_one_recipe_for_the_children() -> None:
+    metadata = {model: read_tensors(weights_path(model, "prune30"))[1] for model in SHIPPED}
+    first = metadata[SHIPPED[0]]
+    for model, one in metadata.items():
+        assert settings(one["config"]) == settings(first["config"]), model
+        finetune, expected = one["reports"][-1], first["reports"][-1]
+        assert (finetune["step"], finetune["samples"]) == ("finetune", one["config"]["samples"])
+        assert finetune["data"] == expected["data"]
+        assert one["command"].startswith(f"depthbench train {model} --recipe prune30 ")
 
 
 @pytest.mark.parametrize("model", SHIPPED)
