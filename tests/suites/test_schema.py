@@ -82,6 +82,8 @@ def test_defaults() -> None:
         ),
         ("name: mine", "summary: x", "name: this key is required"),
         ("[desktop-cpu]", "[]", "matrix[0].targets: needs at least one entry"),
+        ("[fp32], targets: [desktop-cpu]", "[], targets: []", "matrix[0].recipes: needs at least one entry"),
+        ("[fp32], targets: [desktop-cpu]", "[], targets: []", "matrix[0].targets: needs at least one entry"),
         (
             "matrix:\n  - {models: [tst-t], recipes: [fp32], targets: [desktop-cpu]}",
             "matrix: []",
