@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.reports.conftest import write_run
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("tst", "baselines", "compression", "suites", "reports")
@@ -71,33 +76,37 @@ def test_compression_has_no_init() -> None:
 
 
 LIGHT = (
-    "suites.schema",
-    "suites.plan",
     "suites.results",
     "suites.cli.app",
-    "suites.data",
-    "suites.training.config",
-    "suites.variants",
-    "suites.cells",
     "suites.explain",
-    "suites.outlook",
-    "suites.suitefile.docs",
     "suites.storage.store",
     "suites.merging",
     "suites.storage.caches",
     "suites.targets.predicted",
-    "compression.options",
+    "suites.gating.sources",
     "compression.precisions",
     "compression.recipes",
-    "reports.load",
-    "reports.report",
-    "reports.ablation",
-    "reports.compare",
-    "reports.decide",
-    "reports.gate",
-    "reports.history",
-    "suites.gating.sources",
 )
+"""Modules that load nothing heavy, beside those that say so themselves and all of ``reports``."""
+
+
+def module_name(path: Path) -> str:
+    """The name of a file's module, without the root's."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def light_modules() -> list[str]:
+    """Every module that has to be imported without torch; the notebooks are no modules."""
+    reports = [path for path in sources("reports") if path.parent.name != "notebooks"]
+    saying = [path for folder in ("compression", "suites") for path in sources(folder) if says_light(path)]
+    assert len(reports) > 20
+    assert {"suites.schema", "suites.plan", "suites.data"} <= {module_name(path) for path in saying}
+    return sorted({*LIGHT, *map(module_name, reports + saying)})
+
+
+def says_light(path: Path) -> bool:
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    return re.search(r"\b(no|never|without) torch\b", docstring) is not None
 
 
 def test_light_modules_load_no_torch() -> None:
@@ -109,7 +118,8 @@ def test_light_modules_load_no_torch() -> None:
         f"    if found := {HEAVY!r} & set(sys.modules):\n"
         "        sys.exit(f'{name} loads {sorted(found)}')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *LIGHT], capture_output=True, text=True, check=False, cwd="/")
+    command = [sys.executable, "-c", code, *light_modules()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -135,7 +145,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shipped() -> list[str]:
     """Every file of the five folders that the wheel must hold, by its name in it."""
-    kinds = (".py", ".yaml", ".csv", ".json", ".safetensors", ".html", ".css", ".jpg", ".js", ".sh", ".typed")
+    kinds = (".py", ".yaml", ".csv", ".json", ".safetensors", ".html", ".css", ".jpg", ".js", ".sh", ".md")
     files = [
         path
         for folder in FOLDERS
@@ -152,30 +162,69 @@ def test_wheel_is_whole(wheel: Path) -> None:
     wanted = shipped()
     assert [name for name in wanted if name.endswith(".yaml")]
     assert [name for name in wanted if "/weights/" in name and name.endswith(".safetensors")]
+    assert [name for name in wanted if "/weights/cards/" in name and name.endswith(".md")]
     assert [name for name in wanted if "/notebooks/" in name]
     assert sorted(set(wanted) - names) == []
     assert [name for name in names if name.startswith("tests")] == []
 
 
-def test_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    place = tmp_path / "site"
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Runs Python code with arguments where only the wheel's depthbench is found; returns its output."""
+    place = tmp_path_factory.mktemp("site")
     zipfile.ZipFile(wheel).extractall(place)
-    code = (
-        "import sys, pathlib\n"
-        "from depthbench.suites.schema import catalogue, load_suite\n"
-        "from depthbench.suites.models import MODELS, build_model, resolve_model\n"
+    # -S leaves out this environment's .pth files, so that an editable install of the checkout cannot answer instead
+    site = [p for p in sys.path if p.endswith("site-packages")]
+    head = (
+        f"import pathlib, sys; sys.path[:0] = [{str(place)!r}, *{site!r}]\n"
         "import depthbench.compression.recipes as recipes, depthbench.suites.schema as schema\n"
-        "assert pathlib.Path(schema.__file__).is_relative_to(sys.argv[1]), schema.__file__\n"
-        "assert pathlib.Path(recipes.__file__).is_relative_to(sys.argv[1]), recipes.__file__\n"
+        f"assert pathlib.Path(schema.__file__).is_relative_to({str(place)!r}), schema.__file__\n"
+        f"assert pathlib.Path(recipes.__file__).is_relative_to({str(place)!r}), recipes.__file__\n"
+    )
+
+    env = {**os.environ, "DEPTHBENCH_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+    def run(code: str, *arguments: str) -> str:
+        command = [sys.executable, "-S", "-c", head + code, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=place, env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_wheel_works_without_the_checkout(installed: Callable[..., str]) -> None:
+    code = (
+        "from depthbench.suites.schema import catalogue, load_suite\n"
+        "from depthbench.suites.models import build_model, resolve_model\n"
         "[load_suite(name) for name in catalogue()]\n"
         "build_model(resolve_model('tst-t'))\n"
         "print(len(catalogue()), 'suites')\n"
     )
-    # -S leaves out this environment's .pth files, so that an editable install of the checkout cannot answer instead
-    site = [p for p in sys.path if p.endswith("site-packages")]
-    head = f"import sys; sys.path[:0] = [{str(place)!r}, *{site!r}]\n"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", head + code, str(place)], capture_output=True, text=True, check=False, cwd=tmp_path
+    assert installed(code).endswith("suites\n")
+
+
+def test_commands_of_the_wheel(installed: Callable[..., str]) -> None:
+    code = (
+        "from importlib.metadata import entry_points\n"
+        "[command] = entry_points(group='console_scripts', name='depthbench')\n"
+        "sys.argv[0] = command.name\n"
+        "command.load()()\n"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("suites\n")
+    models = {row["name"]: row["weights"] for row in json.loads(installed(code, "models", "--json"))["models"]}
+    assert {name: models[name] for name in ("tst-s", "tst-source")} == {"tst-s": "shipped", "tst-source": "none"}
+    cells = json.loads(installed(code, "plan", "smoke", "--json"))["cells"]
+    assert {cell["model"] for cell in cells} == {"tst-t", "fastdepth-pruned"}
+
+
+def test_report_of_the_wheel(installed: Callable[..., str], tmp_path: Path) -> None:
+    """Its page alone: the notebooks are executed by another process, which would find the checkout."""
+    chosen = ("tst-t", "fp32", "cpu")
+    run = write_run(tmp_path / "run", lambda one: one if (one.model, one.recipe, one.target) == chosen else None)
+    code = (
+        "from depthbench.reports.report import build_report\n"
+        "print(build_report(pathlib.Path(sys.argv[1]), notebook=False))\n"
+    )
+    page = Path(installed(code, str(run)).strip()).read_text("utf-8")
+    assert "tst-t" in page
+    assert "<script" in page

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -46,6 +47,16 @@ _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("defaults", "matrix", "include"): Cells,
 }
 
+_EXAMPLES: Mapping[type[BaseModel], str] = {
+    DataSpec: "{name: rooms}",
+    MeasureSpec: "{profile: quick}",
+    TrainSpec: "{samples: 24000}",
+    Block: "{models: [tst-t], recipes: [fp32], targets: [desktop-cpu]}",
+    Cells: "{model: tst-t}",
+    BoardEntry: "{host: 192.168.1.17, board: jetson-nano}",
+}
+"""What may stand where something else than a mapping was found."""
+
 
 def typed_faults(error: ValidationError, tree: Node, values: type[BaseModel] | None = None) -> list[Fault]:
     """A line for each fault that pydantic found, those of ``defaults`` first, without those that follow from others.
@@ -74,6 +85,19 @@ def _section(place: Place) -> type[BaseModel]:
     return BoardEntry if words[:1] == ("boards",) else _SECTIONS[words]
 
 
+def _no_mapping(section: type[BaseModel], value: Any) -> str:
+    """What is said of a value where a section was expected."""
+    example, got = _EXAMPLES.get(section), f" (got {value!r:.80})"
+    if section is DataSpec and isinstance(value, str):
+        from depthbench.suites.data import DATASETS
+
+        if value in DATASETS:
+            example = f"{{name: {value}}}"
+        else:
+            got = f"; {unknown('data set', value, DATASETS)}"
+    return f"a mapping is expected{f', such as {example}' if example else ''}{got}"
+
+
 def _fault(fault: Any, tree: Node, values: type[BaseModel] | None) -> Fault:
     place = tuple(part for part in fault["loc"] if part not in {NAME, ENTRY, "[key]"})
     if fault["type"] == "extra_forbidden":
@@ -81,5 +105,13 @@ def _fault(fault: Any, tree: Node, values: type[BaseModel] | None) -> Fault:
         return at(tree, place, unknown("key", str(place[-1]), section.model_fields))
     if fault["type"] == "missing":
         return at(tree, place, "this key is required")
+    if fault["type"] in ("model_type", "dict_type"):
+        section = values or _section(place) if fault["type"] == "model_type" else BaseModel
+        return at(tree, place, _no_mapping(section, fault["input"]))
+    if fault["type"] == "too_short" and fault["ctx"]["min_length"] == 1:
+        return at(tree, place, "needs at least one entry")
+    if fault["type"] == "literal_error" and isinstance(fault["input"], str):
+        choices = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
+        return at(tree, place, unknown(str(place[-1]), fault["input"], choices))
     message = fault["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
     return at(tree, place, message + (f" (got {fault['input']!r:.80})" if fault["type"] != "value_error" else ""))

@@ -76,6 +76,11 @@ class Fault:
     place: Place
     message: str
 
+    @property
+    def key(self) -> str:
+        """The innermost key that ``place`` is at or below."""
+        return next((part for part in reversed(self.place) if isinstance(part, str)), "")
+
     def __str__(self) -> str:
         text = f"{self.file}:{self.line}: " + (f"{show(self.place)}: " if self.place else "") + self.message
         return "".join(
@@ -87,8 +92,8 @@ class SuiteError(ValueError):
     """One or more faults of a suite, one line each."""
 
     def __init__(self, faults: list[Fault]) -> None:
-        # a fault is said once, also when an alias or a default puts it in several places
-        once = {(fault.file, fault.line, fault.message): fault for fault in reversed(faults)}
+        # a fault is said once, also when an alias or a default puts it, under the same key, in several places
+        once = {(fault.file, fault.line, fault.key, fault.message): fault for fault in reversed(faults)}
         self.faults = sorted(once.values(), key=lambda fault: (fault.file, fault.line, show(fault.place)))
         super().__init__("\n".join(map(str, self.faults)))
 

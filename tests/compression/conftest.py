@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from depthbench.baselines import build_fastdepth, build_mobilevit
 from depthbench.suites.export import export_onnx
+from depthbench.suites.models import MODELS
 from depthbench.tst.layers import pool_to_grid
-from depthbench.tst.model import build_tst
 
 SIZE = (64, 64)
 
@@ -171,14 +170,6 @@ class Unfold(nn.Module):
 
 
 TOYS: dict[str, Callable[[], nn.Module]] = {"tokens": Tokens, "dense": Dense, "unfold": Unfold}
-CATALOGUE: dict[str, Callable[[str], nn.Module]] = {
-    "tst-t": build_tst,
-    "tst-s": build_tst,
-    "tst-b": build_tst,
-    "fastdepth": build_fastdepth,
-    "fastdepth-pruned": build_fastdepth,
-    "mobilevit-xxs": build_mobilevit,
-}
 
 
 def image(seed: int, size: tuple[int, int] = SIZE, batch: int = 1) -> NDArray[np.float32]:
@@ -205,11 +196,11 @@ def unseen() -> list[NDArray[np.float32]]:
 
 @pytest.fixture(scope="session")
 def build() -> Callable[[str], nn.Module]:
-    """A seeded network by name, of TOYS or CATALOGUE, whose batch norms have seen images and whose output varies."""
+    """A seeded network by name, of TOYS or of the catalogue, whose batch norms have seen images and whose output varies."""
 
     def make(name: str) -> nn.Module:
         torch.manual_seed(0)
-        network = TOYS[name]() if name in TOYS else CATALOGUE[name](name)
+        network = TOYS[name]() if name in TOYS else MODELS[name].build()
         with torch.no_grad():
             for seed in range(4):
                 network.train()(torch.from_numpy(image(seed, batch=4)))

@@ -14,11 +14,11 @@ from depthbench.compression.options import prune_options
 from depthbench.compression.prune import prune
 from depthbench.compression.prune_costs import count_macs, count_params
 from depthbench.compression.shapes import shape_like
+from depthbench.suites.models import MODELS
 
 Build = Callable[[str], nn.Module]
 
 TOYS = ("tokens", "dense", "unfold")
-CATALOGUE = ("tst-t", "tst-s", "tst-b", "fastdepth", "fastdepth-pruned", "mobilevit-xxs")
 EXAMPLE = torch.zeros(1, 3, 64, 64)
 
 
@@ -73,13 +73,12 @@ def test_toys_reach_the_target(name: str, build: Build) -> None:
     check(build(name), 0.02)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", list(MODELS))
 def test_catalogue_reaches_the_target(name: str, build: Build) -> None:
-    child = check(build(name), 0.02)
-    if name.startswith("tst"):
-        blocks = child.tokenizers[0].blocks  # type: ignore[union-attr,index]
-        assert len(blocks) == 1  # type: ignore[arg-type]
-        assert len(child.tokenizers) == 1  # type: ignore[arg-type]
+    parent = build(name)
+    child = check(parent, 0.02)
+    shared = [name for name, _ in child.named_parameters()]  # a block that is applied several times stays one
+    assert shared == [name for name, _ in parent.named_parameters()]
 
 
 def test_a_block_applied_three_times_stays_one(build: Build) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from PIL import Image
 from depthbench.suites.data import DepthDataset, open_dataset
 from depthbench.suites.evaluate import evaluate_many, evaluate_onnx
 from depthbench.suites.metrics import ALL_METRICS, METRICS
+
+RealData = Callable[[str], Path]
 
 
 def _network(path: Path, height: int | str = 32, width: int | str = 64, *, factor: float = 10.0) -> Path:
@@ -198,11 +200,10 @@ def test_prediction_that_is_not_finite_names_the_image(root: Path, tmp_path: Pat
         evaluate_onnx(path, dataset, "native")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("DEPTHBENCH_DATA" not in os.environ, reason="DEPTHBENCH_DATA is not set: no NYU images")
-def test_published_network_on_nyu_scores_as_an_independent_script_found() -> None:
-    path = Path(os.environ["DEPTHBENCH_DATA"]) / "external" / "fastdepth_224_float.onnx"
-    got = evaluate_onnx(path, open_dataset("nyu-labeled", "test"), "nyu-fastdepth", threads=2).summary()
+def test_published_network_on_nyu_scores_as_an_independent_script_found(real_data: RealData) -> None:
+    path, images = real_data("external/fastdepth_224_float.onnx"), real_data("nyu_labeled/test").parent
+    dataset = open_dataset("nyu-labeled", "test", root=images)
+    got = evaluate_onnx(path, dataset, "nyu-fastdepth", threads=2).summary()
     expected = {"rmse_m": 0.6080, "abs_rel": 0.1672, "delta1": 0.7690}
     assert {name: got[name] for name in expected} == pytest.approx(expected, rel=5e-3)
     assert got["n"] == 654

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from depthbench.compression.recipes import RECIPES
+from depthbench.suites.data import DATASETS
 from depthbench.suites.schema import catalogue, load_suite, parse_size, parse_suite
 from tests.suites.conftest import write_net
 
@@ -81,11 +82,46 @@ def test_defaults() -> None:
             "name: String should match pattern '^[a-z0-9][a-z0-9_-]{0,63}$' (got '../mine')",
         ),
         ("name: mine", "summary: x", "name: this key is required"),
+        ("[desktop-cpu]", "[]", "matrix[0].targets: needs at least one entry"),
+        ("[fp32], targets: [desktop-cpu]", "[], targets: []", "matrix[0].recipes: needs at least one entry"),
+        ("[fp32], targets: [desktop-cpu]", "[], targets: []", "matrix[0].targets: needs at least one entry"),
         (
-            "[desktop-cpu]",
-            "[]",
-            "matrix[0].targets: List should have at least 1 item after validation, not 0 (got [])",
+            "matrix:\n  - {models: [tst-t], recipes: [fp32], targets: [desktop-cpu]}",
+            "matrix: []",
+            "matrix: needs at least one entry",
         ),
+        (
+            "name: mine",
+            "name: mine\nmeasure: {profile: quik}",
+            "measure.profile: unknown profile 'quik'; did you mean quick? (choices: quick, standard, sustained)",
+        ),
+        (
+            "name: mine",
+            "name: mine\nmeasure: {profile: 3}",
+            "measure.profile: Input should be 'quick', 'standard' or 'sustained' (got 3)",
+        ),
+        (
+            "name: mine",
+            "name: mine\ndata: {split: tset}",
+            "data.split: unknown split 'tset'; did you mean test? (choices: calibration, test, train)",
+        ),
+        (
+            "name: mine",
+            "name: mine\ndata: roms",
+            "data: a mapping is expected, such as {name: rooms}; unknown data set 'roms'; did you mean rooms? "
+            f"(choices: {', '.join(sorted(DATASETS))})",
+        ),
+        (
+            "name: mine",
+            "name: mine\ndata: nyu-labeled",
+            "data: a mapping is expected, such as {name: nyu-labeled} (got 'nyu-labeled')",
+        ),
+        (
+            "name: mine",
+            "name: mine\ndata: [rooms]",
+            "data: a mapping is expected, such as {name: rooms} (got ['rooms'])",
+        ),
+        ("name: mine", "name: mine\nrecipes: int8", "recipes: a mapping is expected (got 'int8')"),
     ],
 )
 def test_fault(old: str, new: str, line: str) -> None:

@@ -85,8 +85,8 @@ def test_one_that_does_not_answer_is_a_named_skip() -> None:
         ("  lab-nano:", "  $(touch pwned):", "is not a board's name"),
         ("  lab-nano:", '  "a\\nb":', "is not a board's name"),
         ("  lab-nano:", "  ../lab:", "3: boards.../lab: '../lab' is not a board's name"),
-        ("boards:\n  lab-nano: " + BOARD, "boards: [a]", "2: boards: Input should be a valid dictionary"),
-        (BOARD, "null", "3: boards.lab-nano: Input should be a valid dictionary or instance of BoardEntry"),
+        ("boards:\n  lab-nano: " + BOARD, "boards: [a]", "2: boards: a mapping is expected (got ['a'])"),
+        (BOARD, "null", "3: boards.lab-nano: a mapping is expected, such as {host: "),
     ],
 )
 def test_faults(old: str, new: str, line: str) -> None:

@@ -65,7 +65,7 @@ def test_a_suite_that_trains() -> None:
         ("- tst-t", "- 7", "matrix[0].models[0]: Input should be a valid string (got 7)"),
         ("seeds", "seed", "train.seed: unknown key 'seed'; did you mean seeds? (choices: recipe, samples, seeds)"),
         ("[0, 1]", "[1, 1]", "train.seeds: a seed is given twice in 1, 1"),
-        ("[0, 1]", "[]", "train.seeds: List should have at least 1 item after validation, not 0 (got [])"),
+        ("[0, 1]", "[]", "train.seeds: needs at least one entry"),
         ("samples: 100", "samples: 0", "train.samples: Input should be greater than or equal to 1 (got 0)"),
         ("lr: 0.003", "lr: -1", "train.recipe.lr: Input should be greater than 0"),
         ("lr: 0.003", "rl: 1", "train.recipe.rl: unknown key 'rl'; did you mean lr? (choices: accumulate, "),

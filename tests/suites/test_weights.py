@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnxruntime import GraphOptimizationLevel
 
+from depthbench.compression.graph import initial_values, node_histogram, optimized, read_model
 from depthbench.compression.half import to_fp16
 from depthbench.compression.prune_costs import count_macs
+from depthbench.compression.quantize import quantize_int8, quantize_int8_trt
 from depthbench.compression.recipes import RECIPES
 from depthbench.suites.checkpoint import read_tensors
 from depthbench.suites.compressing import network, train_child
@@ -19,6 +24,7 @@ from depthbench.suites.export import export_onnx
 from depthbench.suites.models import WEIGHTS, build_model, resolve_model, weights_path
 from depthbench.suites.plan import shipped_child
 from depthbench.suites.source import DataSource
+from depthbench.suites.training.config import SAME_RESULT, TrainConfig
 from depthbench.tst.layers import TransformerBlock
 
 SHIPPED = ("tst-t", "tst-s", "tst-b", "fastdepth", "fastdepth-pruned", "mobilevit-xxs")
@@ -31,11 +37,49 @@ def test_what_is_shipped() -> None:
     assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 40e6
 
 
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """A training's configuration; a field that it is older than stands for what was done without it."""
+    return TrainConfig.model_validate(config).model_dump(exclude=SAME_RESULT)
+
+
+def budget(lineage: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each stretch of a training saw, and in which order."""
+    fields = ("samples", "stages", "mixture", "images", "seed", "batch", "accumulate")
+    found = []
+    for stretch in lineage:
+        config = settings(stretch["config"])
+        assert stretch["samples"] == config["samples"]
+        found.append({field: config[field] for field in fields} | {"data": stretch["data"]})
+    return found
+
+
 def test_one_recipe_and_one_budget() -> None:
-    for suffix in (None, "prune30"):
-        metadata = [read_tensors(weights_path(model, suffix))[1] for model in SHIPPED]
-        assert all(one["config"] == metadata[0]["config"] for one in metadata)
-        assert all(one["command"] for one in metadata)
+    """Every stretch of every network on the same samples; the last one, which ends it, alike in everything."""
+    metadata = {model: read_tensors(weights_path(model))[1] for model in SHIPPED}
+    budgets = {model: budget(one["lineage"]) for model, one in metadata.items()}
+    for model, one in metadata.items():
+        lineage = one["lineage"]
+        assert budgets[model] == budgets[SHIPPED[0]], model
+        assert one["total_samples"] == sum(stretch["samples"] for stretch in lineage)
+        assert one["total_samples"] == metadata[SHIPPED[0]]["total_samples"]
+        assert (one["config"], one["data"], one["samples"]) == tuple(
+            lineage[-1][k] for k in ("config", "data", "samples")
+        )
+        assert settings(one["config"]) == settings(metadata[SHIPPED[0]]["config"]), model
+        assert lineage[0]["start"] is None  # from random values
+        assert all(stretch["start"] for stretch in lineage[1:])
+        assert all(stretch["command"].startswith(f"depthbench train {model} ") for stretch in lineage)
+
+
+def test_one_recipe_for_the_children() -> None:
+    metadata = {model: read_tensors(weights_path(model, "prune30"))[1] for model in SHIPPED}
+    first = metadata[SHIPPED[0]]
+    for model, one in metadata.items():
+        assert settings(one["config"]) == settings(first["config"]), model
+        finetune, expected = one["reports"][-1], first["reports"][-1]
+        assert (finetune["step"], finetune["samples"]) == ("finetune", one["config"]["samples"])
+        assert finetune["data"] == expected["data"]
+        assert one["command"].startswith(f"depthbench train {model} --recipe prune30 ")
 
 
 @pytest.mark.parametrize("model", SHIPPED)
@@ -99,3 +143,24 @@ def test_shipped_weights_survive_half_precision(name: str, tmp_path: Path) -> No
         for path in (full, tmp_path / "fp16.onnx")
     ]
     np.testing.assert_allclose(depths[1], depths[0], atol=0.1)
+
+
+@pytest.mark.parametrize(("name", "floats"), [("tst-s", 2), ("fastdepth", 1)])
+def test_shipped_weights_in_int8(name: str, floats: int, tmp_path: Path) -> None:
+    """At the size that is deployed: what ONNX Runtime executes on a CPU, and the form that TensorRT takes."""
+    rgb, _ = render(0, "calibration", [0, 1])
+    images = list(torch.nn.functional.interpolate(rgb.float() / 255, (224, 224)).numpy()[:, None])
+    module = build_model(resolve_model(name))
+    source, cpu, trt = (tmp_path / f"{kind}.onnx" for kind in ("fp32", "int8", "trt"))
+    quantize_int8(export_onnx(module, source, (224, 224)), cpu, images)
+    kinds = Counter(node.op_type for node in optimized(cpu, GraphOptimizationLevel.ORT_ENABLE_ALL).graph.node)
+    assert kinds["Conv"] + kinds["FusedConv"] == floats  # the stem, and the edge filter of TST
+    assert kinds["QLinearConv"] == node_histogram(source)["Conv"] - floats
+    quantize_int8_trt(export_onnx(module, source, (224, 224), opset=13), trt, images)
+    graph = read_model(trt).graph
+    values = initial_values(graph)
+    pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(pairs) > 2 * node_histogram(source)["Conv"]
+    for node in pairs:  # a bias from int32 would have a zero point of that type, or none
+        point = values[node.input[2]]
+        assert (point.dtype, point.any()) == (np.int8, False)

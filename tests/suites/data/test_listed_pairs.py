@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -193,19 +192,14 @@ def test_bad_lines(bts: Path) -> None:
         open_dataset("nyu-bts", "test", root=bts)
 
 
-needs_data = pytest.mark.skipif("DEPTHBENCH_DATA" not in os.environ, reason="DEPTHBENCH_DATA is not set: no real files")
-
-
-@needs_data
-def test_real_bts_tree() -> None:
-    dataset = open_dataset("nyu-bts", "test", root=Path(os.environ["DEPTHBENCH_DATA"]) / "formats" / "bts")
+def test_real_bts_tree(real_data: Callable[[str], Path]) -> None:
+    dataset = open_dataset("nyu-bts", "test", root=real_data("formats/bts"))
     assert (len(dataset), len(set(dataset.groups))) == (16, 16)
     assert dataset[0].depth.shape == (1, 480, 640)
 
 
-@needs_data
-def test_real_kitti_frames(tmp_path: Path) -> None:
-    data = Path(os.environ["DEPTHBENCH_DATA"]) / "kitti_png"
+def test_real_kitti_frames(tmp_path: Path, real_data: Callable[[str], Path]) -> None:
+    data = real_data("kitti_png/proj_depth/velodyne_raw").parents[1]
     frames = open_dataset("kitti-eigen", "test", root=data)
     assert len(frames) == 3
     assert frames[0].depth.shape == (1, 370, 1224)

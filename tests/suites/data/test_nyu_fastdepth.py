@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,13 +137,12 @@ def test_damaged_files_are_named(root: Path, seed: int) -> None:
     assert not message or (message.startswith(f"{path}: ") and "\n" not in message)
 
 
-@pytest.mark.skipif("DEPTHBENCH_DATA" not in os.environ, reason="DEPTHBENCH_DATA is not set: no real h5 files")
-def test_real_files_agree_with_the_folders() -> None:
-    data = Path(os.environ["DEPTHBENCH_DATA"])
-    dataset = open_dataset("nyu-fastdepth", "test", root=data / "formats" / "fastdepth_h5")
+def test_real_files_agree_with_the_folders(real_data: Callable[[str], Path]) -> None:
+    files, images = real_data("formats/fastdepth_h5"), real_data("nyu_labeled/test").parent
+    dataset = open_dataset("nyu-fastdepth", "test", root=files)
     assert [dataset.label(i)[-5:] for i in range(len(dataset))] == ["00040", "00688", "00777", "01012"]
     assert dataset[0].depth.shape == (1, 480, 640)
-    folder = open_dataset("nyu-labeled", "test", root=data / "nyu_labeled")
+    folder = open_dataset("nyu-labeled", "test", root=images)
     places = {folder.label(i): i for i in range(len(folder))}
     ours, theirs = dataset[1], folder[places["test/00687"]]  # FastDepth counts from 1
     assert np.abs(ours.rgb - theirs.rgb).mean() < 0.02

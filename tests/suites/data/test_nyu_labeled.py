@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -116,18 +115,17 @@ def test_image_without_depth_is_named(root: Path) -> None:
         dataset[2]
 
 
-@pytest.mark.skipif("DEPTHBENCH_DATA" not in os.environ, reason="DEPTHBENCH_DATA is not set: no real .mat file")
-def test_real_file_agrees_with_the_folders(tmp_path: Path) -> None:
+def test_real_file_agrees_with_the_folders(tmp_path: Path, real_data: Callable[[str], Path]) -> None:
     """Eight images of the original file, which are also in the jpg + png folders."""
-    data = Path(os.environ["DEPTHBENCH_DATA"])
-    shutil.copy(data / "formats" / "nyu_depth_v2_labeled_mini.mat", tmp_path)
+    original, images = real_data("formats/nyu_depth_v2_labeled_mini.mat"), real_data("nyu_labeled/test").parent
+    shutil.copy(original, tmp_path)
     savemat(tmp_path / "splits.mat", {"trainNdxs": [[4], [5], [6], [7], [8]], "testNdxs": [[1], [2], [3]]})
     dataset = open_dataset("nyu-labeled", "test", root=tmp_path)
     assert len(dataset) == 3
-    folder = open_dataset("nyu-labeled", "test", root=data / "nyu_labeled")
+    folder = open_dataset("nyu-labeled", "test", root=images)
     places = {folder.label(i): i for i in range(len(folder))}
-    for i, original in enumerate(("00776", "00039", "00687")):
-        ours, theirs = dataset[i], folder[places[f"test/{original}"]]
+    for i, number in enumerate(("00776", "00039", "00687")):
+        ours, theirs = dataset[i], folder[places[f"test/{number}"]]
         assert ours.rgb.shape == (3, 480, 640)
         assert np.abs(ours.rgb - theirs.rgb).mean() < 0.02  # one of them is a jpg
         assert np.abs(ours.depth - theirs.depth).max() < 0.05  # 8-bit copies

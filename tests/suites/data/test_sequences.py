@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,9 +129,8 @@ def test_indoor_open_groups_by_camera(indoor: Path) -> None:
         open_dataset("indoor-open", "test", root=indoor / "none")
 
 
-@pytest.mark.skipif("DEPTHBENCH_DATA" not in os.environ, reason="DEPTHBENCH_DATA is not set: no real cameras")
-def test_real_indoor_open() -> None:
-    dataset = open_dataset("indoor-open", "test")
+def test_real_indoor_open(real_data: Callable[[str], Path]) -> None:
+    dataset = open_dataset("indoor-open", "test", root=real_data("indoor_open/aims_slam").parent)
     counts = {group: list(dataset.groups).count(group) for group in dict.fromkeys(dataset.groups)}
     assert (len(dataset), len(counts), counts["aims_slam"]) == (36, 6, 18)
     for i in range(0, 36, 5):

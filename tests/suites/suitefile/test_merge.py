@@ -227,7 +227,7 @@ def test_entries_are_chosen_by_name_or_seed() -> None:
         ("exclude: [{recipe: 'fp16*'}]", "exclude[0].recipe: unknown recipe 'fp16*'"),
         ("exclude: [{models: tst-t}]", "exclude[0].models: unknown key 'models'; did you mean model?"),
         ("exclude: [{}]", "exclude[0]: no key is given; choose from model, recipe, size, target, data"),
-        ("exclude: [{model: []}]", "exclude[0].model: Value should have at least 1 item"),
+        ("exclude: [{model: []}]", "exclude[0].model: needs at least one entry"),
         ("include: [{model: tst-x}]", "include[0].model: unknown model 'tst-x'; did you mean tst-"),
         ("include: [{size: 65x64}]", "include[0].size: size 65x64 is not usable"),
         ("include: [{recipe: fp3}]", "include[0].recipe: unknown recipe 'fp3'; did you mean fp32?"),

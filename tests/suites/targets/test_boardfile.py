@@ -64,7 +64,7 @@ def test_a_board_is_a_target(file: Path) -> None:
         ("m: {host: a, board: jetson-nano}\nm: {host: b, board: jetson-nano}", "m: this key stands in line 1 already"),
         ("m: !!python/object:os.system {}", "m: "),
         ("7: {host: a, board: jetson-nano}", "the key '7' is not a word; put it in quotes if it is meant so"),
-        ("m:", "m: Input should be a valid dictionary or instance of BoardEntry (got None)"),
+        ("m:", "m: a mapping is expected, such as {host: 192.168.1.17, board: jetson-nano} (got None)"),
         ("- a", "not a mapping of names to boards"),
         ("a: [", "not valid YAML"),
     ],
