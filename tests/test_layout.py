@@ -145,7 +145,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shipped() -> list[str]:
     """Every file of the five folders that the wheel must hold, by its name in it."""
-    kinds = (".py", ".yaml", ".csv", ".json", ".safetensors", ".html", ".css", ".jpg", ".js", ".sh", ".md")
+    kinds = (".py", ".yaml", ".csv", ".json", ".safetensors", ".html", ".css", ".jpg", ".js", ".sh", ".typed", ".md")
     files = [
         path
         for folder in FOLDERS
@@ -212,7 +212,7 @@ def test_commands_of_the_wheel(installed: Callable[..., str]) -> None:
         "command.load()()\n"
     )
     models = {row["name"]: row["weights"] for row in json.loads(installed(code, "models", "--json"))["models"]}
-    assert {name: models[name] for name in ("tst-s", "tst-source")} == {"tst-s": "shipped", "tst-source": "none"}
+    assert {name: models[name] for name in ("tst-s", "tst-source")} == {"tst-s": True, "tst-source": False}
     cells = json.loads(installed(code, "plan", "smoke", "--json"))["cells"]
     assert {cell["model"] for cell in cells} == {"tst-t", "fastdepth-pruned"}
 
