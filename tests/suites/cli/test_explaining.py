@@ -82,7 +82,7 @@ def test_model_and_recipe_are_told_apart(name: str, parts: tuple[str, str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.onnx", "nowhere.onnx"], "nowhere.onnx: no such ONNX file"),
+        (["nowhere.onnx", "nowhere.onnx"], "nowhere.onnx: no such file"),
         (["tst-s:int9", "tst-s"], "unknown recipe 'int9'"),
         (["tst-z", "tst-s"], "unknown model 'tst-z'"),
         (["tst-s", "tst-s", "--target", "jetson-nanoo"], "unknown target 'jetson-nanoo'"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -140,7 +141,9 @@ def test_a_killed_run_is_said_to_be_stopped(place: Path, capsys: pytest.CaptureF
 
 
 def test_what_failed_is_named_and_the_code_is_1(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (place / "b.onnx").write_bytes(b"no network")
+    broken = onnx.load(place / "b.onnx")
+    broken.graph.node[0].op_type = "Nowhere"  # a whole file of a network that nothing runs
+    onnx.save(broken, place / "b.onnx")
     process = start(place, *RUN)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 1, messages
