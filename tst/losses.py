@@ -76,7 +76,7 @@ def edge_aware_loss(pred: Tensor, rgb: Tensor, mask: Tensor | None = None, *, sh
 def metric_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Root mean square of pred − target over each image's valid pixels, averaged over the images that have any.
 
-    The logarithm's errors weigh an image's far half as little as its near half; this is the error in metres itself, as RMSE is
+    The logarithm minds an error at 5 m as little as the fifth of it at 1 m; this is the error in metres itself, as RMSE is
     reported. ``pred``, ``target``, ``mask`` (bool): (B, 1, H, W), metres. Returns a scalar ≥ 0 in metres.
     """
     difference = torch.where(mask, pred.float() - target.float(), 0.0)
