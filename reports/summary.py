@@ -95,7 +95,7 @@ def summary_table(table: pd.DataFrame) -> Table:
     for name in summary.columns:
         text = name in {"model", "recipe", "size", "dataset"}
         header = Text(name if text else name.removeprefix("jetson-").replace("-", "\n").replace(" ", "\n"))
-        shown.add_column(header, justify="left" if text else "right", no_wrap=True)
+        shown.add_column(header, justify="left" if text else "right", no_wrap=name != "dataset")
     previous = None
     for row in summary.itertuples(index=False, name=None):
         shown.add_row("" if row[0] == previous else row[0], *row[1:])

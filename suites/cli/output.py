@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -37,8 +38,10 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_wide(table: Table) -> None:
-    """A table that gets 110 columns at least: one cut at 80 helps nobody."""
-    _console(width=max(out.width, 110)).print(table)
+    """A table that gets 110 columns at least, and more where its words need them: no value of it is cut short."""
+    wide = _console(width=1000)
+    words = Measurement.get(wide, wide.options, table).minimum
+    _console(width=max(out.width, 110, words)).print(table)
 
 
 class Stages:

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from rich.table import Table
 
 from depthbench.suites.cli.app import invoke
-from depthbench.suites.cli.output import err, out, print_table, stages
+from depthbench.suites.cli.output import err, out, print_table, print_wide, stages
 
 
 def test_brackets_and_colons_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,6 +23,23 @@ def test_brackets_and_colons_are_printed(capsys: pytest.CaptureFixture[str]) -> 
         assert text in said.out
     for text in ("err: [/z]", "reading [/x]: 100%"):
         assert text in said.err
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_wide_tables_are_not_cut_short(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = Table(box=None)
+    for name in range(18):
+        table.add_column(f"value{name}", no_wrap=True)
+    table.add_column("reason")
+    table.add_row(*["0.564–0.565"] * 18, "words that go on " * 20)
+    print_wide(table)
+    said = capsys.readouterr().out
+    assert said.count("0.564–0.565") == 18
+    assert said.count("words") == 20
+    assert "…" not in said
 
 
 def test_doctor_says_what_to_install(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
