@@ -66,8 +66,9 @@ def profile_model(module: nn.Module | None, onnx_path: Path, size: tuple[int, in
     that a counter met and did not count, per counter) and ``left_out`` (what a counter's own total would add);
     ``size_mb`` (1e6 bytes), ``nodes`` (operator: count), ``quantized_nodes``, ``peak_activation_mb``, ``opset``.
 
-    ``verdict`` is ``"agree"`` within 1 %, ``"explained"`` when they differ and operators are named, ``"unexplained"``
-    when they differ and none is, and ``"single"`` with one counter. Parameters come from the module if there is one.
+    ``verdict`` is ``"agree"`` within 1 %, ``"explained"`` when every counter that lies further below the largest met
+    operators that it did not count, ``"unexplained"`` when one did not, and ``"single"`` with one counter. Parameters
+    come from the module if there is one.
 
     Raises:
         ValueError: a file that is not ONNX or has shapes that are not fixed, or a module that refuses ``size``.
@@ -101,15 +102,17 @@ def profile_model(module: nn.Module | None, onnx_path: Path, size: tuple[int, in
 
 
 def disagreement(counts: dict[str, int | None], explained: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """How far apart the counts lie, and whether the operators that explain it are named."""
-    known = [count for count in counts.values() if count is not None]
-    relative = (max(known) - min(known)) / max(known) if max(known) else 0.0
+    """How far apart the counts lie, and whether operators that explain it are named for each counter that is too low."""
+    known = {name: count for name, count in counts.items() if count is not None}
+    most = max(known.values())
+    relative = (most - min(known.values())) / most if most else 0.0
+    low = {name for name, count in known.items() if most - count > TOLERANCE * most}
     if len(known) == 1:
         verdict = "single"
-    elif relative <= TOLERANCE:
+    elif not low:
         verdict = "agree"
     else:
-        verdict = "explained" if explained else "unexplained"
+        verdict = "explained" if low <= explained.keys() else "unexplained"
     return {"relative": relative, "verdict": verdict, "explained": explained}
 
 

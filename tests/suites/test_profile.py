@@ -134,3 +134,7 @@ def test_verdicts() -> None:
     assert disagreement(same, {})["verdict"] == "agree"
     assert disagreement(apart, {}) == {"relative": 0.1, "verdict": "unexplained", "explained": {}}
     assert disagreement(apart, {"ptflops": {"lstm": 2}})["verdict"] == "explained"
+    assert disagreement(apart, {"onnx": {"LSTM": 2}})["verdict"] == "unexplained", "nothing is said of the low count"
+    all_apart: dict[str, int | None] = {"fvcore": 1000, "ptflops": 900, "onnx": 800}
+    assert disagreement(all_apart, {"ptflops": {"lstm": 2}})["verdict"] == "unexplained"
+    assert disagreement(all_apart, {"ptflops": {"lstm": 2}, "onnx": {"LSTM": 2}})["verdict"] == "explained"
