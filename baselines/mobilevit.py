@@ -98,7 +98,7 @@ class Attention(nn.Module):
         q = self.query(x).reshape(batch, count, self.heads, -1).transpose(1, 2)  # (B, heads, N, d)
         k = self.key(x).reshape(batch, count, self.heads, -1).transpose(1, 2)  # (B, heads, N, d)
         v = self.value(x).reshape(batch, count, self.heads, -1).transpose(1, 2)  # (B, heads, N, d)
-        scores = torch.matmul(q, k.transpose(-1, -2)) * static_shape(q)[-1] ** -0.5  # (B, heads, N, N)
+        scores = torch.matmul(q * static_shape(q)[-1] ** -0.5, k.transpose(-1, -2))  # (B, heads, N, N)
         y = torch.matmul(torch.softmax(scores, dim=-1), v)  # (B, heads, N, d)
         y = y.transpose(1, 2).reshape(batch, count, -1)  # (B, N, heads·d)
         projected: Tensor = self.out(y)

@@ -21,7 +21,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from depthbench.compression.graph import attribute, optimized
+from depthbench.compression.graph import attribute, optimized, take_as_written
 
 Image = NDArray[np.float32]
 
@@ -129,6 +129,7 @@ def open_quietly(path: Path) -> ort.InferenceSession:
     """A session on a file; ``ValueError`` when ONNX Runtime refuses it."""
     options = quiet()
     options.log_severity_level = 4  # its message is in the error
+    take_as_written(options, path)
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no other common class

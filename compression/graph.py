@@ -69,7 +69,26 @@ def check_trt_form(path: Path) -> None:
     TensorRT quantizes symmetrically: every zero point must be 0 and of type int8, and no bias may come from an int32
     DequantizeLinear (NVIDIA, "Working with Quantized Types", TensorRT documentation).
     """
-    graph = read_model(path).graph
+    if fault := _trt_fault(read_model(path)):
+        raise ValueError(f"{path}: not for TensorRT: {fault}")
+
+
+def take_as_written(options: ort.SessionOptions, path: Path) -> None:
+    """Let ONNX Runtime's CPU carry out a file in INT8 for TensorRT node by node, rounding where the file rounds.
+
+    It would otherwise move Q/DQ pairs and join some products with its own INT8 kernels, as no board does, and take twice as
+    long. Any other file is left to it, one that is no whole ONNX model included: the runtime says what is wrong with that.
+    """
+    try:
+        model = read_model(path)
+    except (ValueError, OSError):
+        return
+    if any(node.op_type == QUANTIZE for node in model.graph.node) and not _trt_fault(model):
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+
+
+def _trt_fault(model: onnx.ModelProto) -> str | None:
+    graph = model.graph
     constants = initial_values(graph)
     shifted, biases, unsigned = [], [], []
     for node in graph.node:
@@ -91,7 +110,8 @@ def check_trt_form(path: Path) -> None:
     ):
         if nodes:
             more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
-            raise ValueError(f"{path}: not for TensorRT: {fault} in {', '.join(nodes[:3])}{more}")
+            return f"{fault} in {', '.join(nodes[:3])}{more}"
+    return None
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthbench.compression.graph import take_as_written
 from depthbench.suites.data import DepthDataset
 from depthbench.suites.data.loading import default_workers
 from depthbench.suites.metrics import ALL_METRICS
@@ -195,7 +196,10 @@ class _Network:
 
 
 def open_session(path: Path, threads: int = 1) -> InferenceSession:
-    """An ONNX Runtime session on the CPU; ``ValueError`` names a file that is missing or cannot be loaded."""
+    """An ONNX Runtime session on the CPU; ``ValueError`` names a file that is missing or cannot be loaded.
+
+    A file in INT8 for TensorRT is taken as written (:func:`depthbench.compression.graph.take_as_written`).
+    """
     import onnxruntime as ort
 
     if not path.is_file():
@@ -203,6 +207,7 @@ def open_session(path: Path, threads: int = 1) -> InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    take_as_written(options, path)
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions share no base class but this one

@@ -27,9 +27,6 @@ from depthbench.suites.targets.board_results import Outcome
 
 Key = TypeVar("Key", bound=Hashable)
 
-SHARES = 3
-"""So many groups of files are scored for each worker, at least: the last one is not waited for long."""
-
 Timed = tuple[Outcome, Timings | None, dict[str, Any] | None]
 """A latency, when it was measured, and why it is hardly better than the parent's."""
 
@@ -71,9 +68,8 @@ class RunTasks:
 
         ``workers``: how many carry them out at a time.
         """
-        least = SHARES * workers if workers > 1 else 1
         for data, places in self._cells_by(lambda job: job.data).items():
-            for group in share(self._files(places), least=least):
+            for group in share(self._files(places), workers=workers):
                 self._add_score(group, data, places)
         for place, (job, file) in enumerate(self._cells):
             if job.target.how == "predicted":

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from depthbench.suites.data import Access
     from depthbench.suites.evaluate import Evaluation
 
-AT_ONCE = 4
+AT_ONCE = 12
 """Artefacts evaluated together: each more saves less of the reading, and has its network in memory."""
+
+SHARES = 3
+"""So many groups for each of several workers, at least: the last one is not waited for long."""
 
 SAMPLES = 4
 """Pictures kept of each."""
@@ -38,14 +41,14 @@ class Sized(Protocol):
 Item = TypeVar("Item", bound=Sized)
 
 
-def share(artefacts: Sequence[Item], at_once: int = AT_ONCE, least: int = 1) -> list[list[Item]]:
-    """Groups of at most ``at_once``, alike in work; at least ``least`` of them, as far as there are artefacts.
+def share(artefacts: Sequence[Item], at_once: int = AT_ONCE, workers: int = 1) -> list[list[Item]]:
+    """Groups of at most ``at_once``, alike in work; as many for each of ``workers``, as far as there are artefacts.
 
     The artefacts by size of their input are dealt out forwards and backwards in turn, so that no group gets all of one form,
     where each model has its forms one after the other.
     """
     ordered = sorted(artefacts, key=lambda made: -made.size[0] * made.size[1])
-    count = min(len(ordered), max(math.ceil(len(ordered) / at_once), least))
+    count = min(len(ordered), workers * max(math.ceil(len(ordered) / at_once / workers), SHARES if workers > 1 else 0))
     groups: list[list[Item]] = [[] for _ in range(count)]
     for turn, one in enumerate(ordered):
         row, place = divmod(turn, count)
@@ -116,6 +119,7 @@ def evaluation_key(made: Artefact, data: Data, samples: int = SAMPLES) -> str:
             "data": data.identity,
             "samples": [samples, WORST],
             "metrics": ALL_METRICS,
+            "int8-trt": "as written",
             "versions": library_versions(),
         }
     )

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from depthbench.compression.executed import executed
-from depthbench.compression.graph import check_trt_form, file_digest, node_histogram, read_model
+from depthbench.compression.graph import check_trt_form, file_digest, node_histogram, read_model, take_as_written
 from depthbench.suites.graphs.graph import load_graph
 
 Exported = Callable[[str, int], Path]
@@ -92,6 +93,21 @@ def test_trt_form_counts_what_it_does_not_name(tmp_path: Path) -> None:
     path = write(tmp_path / "a.onnx", nodes, s=np.float32(0.1), z=np.int8(1))
     with pytest.raises(ValueError, match=r"zero point is not 0 in quantize0, dequantize0, quantize1 and 3 more$"):
         check_trt_form(path)
+
+
+@pytest.mark.parametrize("fault", ["a zero point", "no pair", "not an ONNX file", "no file"])
+def test_any_other_file_is_left_to_the_runtime(fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    if fault == "a zero point":
+        write(path, pair("z"), s=np.float32(0.1), z=np.int8(3))
+    elif fault == "no pair":
+        write(path, [helper.make_node("Relu", ["x"], ["y"])])
+    elif fault == "not an ONNX file":
+        path.write_bytes(b"onnx")
+    options = ort.SessionOptions()
+    take_as_written(options, path)
+    with pytest.raises(RuntimeError, match=r"session\.disable_quant_qdq"):
+        options.get_session_config_entry("session.disable_quant_qdq")
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, exported: Exported) -> None:

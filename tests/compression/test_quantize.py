@@ -17,13 +17,14 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from depthbench.compression.calibration import RANGES
-from depthbench.compression.executed import executed
+from depthbench.compression.executed import INT8, executed
 from depthbench.compression.graph import (
     check_trt_form,
     initial_values,
     node_histogram,
     optimized,
     read_model,
+    take_as_written,
 )
 from depthbench.compression.half import to_fp16
 from depthbench.compression.prepared import prepared, shield_upsampling, tile_few_outputs
@@ -104,6 +105,31 @@ def test_forms_of_scales(name: str, exported: Exported, calibration: Images, uns
         weights = [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in values]
         assert (max(values[node.input[1]].size for node in weights) > 1) == per_channel
         assert sqnr_db(run(source, unseen), run(tmp_path / "a.onnx", unseen)) > 8
+
+
+def test_int8_trt_is_carried_out_as_written(
+    exported: Exported, calibration: Images, unseen: Images, tmp_path: Path
+) -> None:
+    out = tmp_path / "trt.onnx"
+    quantize_int8_trt(exported("tst-t", 13), out, calibration)
+    assert executed(out).int8_share > 0, "left alone, the runtime takes kernels that no board has"
+
+    def carried_out(level: ort.GraphOptimizationLevel, made: Path) -> tuple[NDArray[np.float32], dict[str, int]]:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        options.graph_optimization_level = level
+        options.optimized_model_filepath = str(made)
+        take_as_written(options, out)
+        session = ort.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
+        depth = np.concatenate([session.run(None, {"rgb": image})[0] for image in unseen])
+        return depth, Counter(node.op_type for node in onnx.load(made).graph.node)
+
+    plain, _ = carried_out(ort.GraphOptimizationLevel.ORT_DISABLE_ALL, tmp_path / "plain.onnx")
+    fast, nodes = carried_out(ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, tmp_path / "fast.onnx")
+    assert not set(nodes) & INT8
+    assert nodes["DequantizeLinear"] > 0
+    assert np.array_equal(plain, fast) or sqnr_db(plain, fast) > 25  # a value between two steps may fall to either side
 
 
 @pytest.mark.parametrize("name", list(MODELS))

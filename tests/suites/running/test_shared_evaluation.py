@@ -93,11 +93,11 @@ def test_shares_are_alike_in_work(tmp_path: Path) -> None:
         [(64, 64), (32, 32), (32, 32)],
     ]
     assert share([]) == []
-    assert [len(group) for group in share(made, least=4)] == [1, 1, 2, 2]
-    assert [len(group) for group in share(made[:2], least=4)] == [1, 1]
+    assert [len(group) for group in share(made, workers=2)] == [1] * 6
+    assert [len(group) for group in share(made[:2], workers=2)] == [1, 1]
 
 
 def test_no_share_has_all_of_one_form(tmp_path: Path) -> None:
     made = [_artefact(tmp_path, float(i)) for i in range(8)]  # of four models, in float and in INT8
-    for group in share(made):
+    for group in share(made, at_once=4):
         assert sum(made.index(one) % 2 for one in group) == 2
