@@ -2,7 +2,11 @@
 
 Results under different protocols are not comparable; a record names its protocol. A prediction returns to the ground
 truth's size bilinearly, is cropped, and is scored per image (:mod:`depthbench.suites.metrics`). It is floored at 1 cm
-and never capped: a depth beyond the range of a protocol counts as the error that it is.
+and never capped: a depth beyond the range of a protocol counts as the error that it is. BTS and monodepth2 clip predictions
+to the range first, which changes nothing for a network that stays inside it, as those of this package do.
+
+A protocol takes the ground truth as a data set has it: the .mat file of ``nyu-labeled`` holds in-painted depth, BTS's official
+test images the raw depth with holes, so ``nyu-eigen`` of the one is not comparable with ``nyu-eigen`` of the other.
 
 Each protocol has a variant ``NAME+median-scale`` for networks that know depth up to a factor only: the prediction of each
 image is first multiplied by median(g) / median(p) over the pixels that count (Zhou et al. 2017, section 4.2). That uses the
@@ -181,7 +185,7 @@ _PLAIN = (
     ),
     Protocol(
         "nyu-eigen",
-        "480x640, rows 45:471, columns 41:601, 1e-3 < depth < 10 m",
+        "480x640, rows 45:471, columns 41:601, 1e-3 < depth < 10 m; no cap",
         size=(224, 224),
         crop=_eigen_crop,
         min_depth=1e-3,
@@ -189,7 +193,7 @@ _PLAIN = (
     ),
     Protocol(
         "kitti-garg",
-        "rows .40810811-.99189189, columns .03594771-.96405229 (Garg et al. 2016), 1e-3 < depth < 80 m",
+        "rows .40810811-.99189189, columns .03594771-.96405229 (Garg et al. 2016), 1e-3 < depth < 80 m; whole images resized, no cap",
         size=_KITTI_SIZE,
         crop=_kitti_crop(0.40810811, 0.99189189, 0.03594771, 0.96405229),
         min_depth=1e-3,
@@ -197,7 +201,7 @@ _PLAIN = (
     ),
     Protocol(
         "kitti-eigen",
-        "rows .3324324-.91351351, columns .0359477-.96405229 (Eigen et al. 2014), 1e-3 < depth < 80 m",
+        "rows .3324324-.91351351, columns .0359477-.96405229 (Eigen et al. 2014), 1e-3 < depth < 80 m; whole images resized, no cap",
         size=_KITTI_SIZE,
         crop=_kitti_crop(0.3324324, 0.91351351, 0.0359477, 0.96405229),
         min_depth=1e-3,

@@ -130,11 +130,14 @@ def _places(
     data: Sequence[str], data_root: Path | None, depth_scale: float | None, skip_broken: int
 ) -> list[tuple[str, Access]]:
     """Each data set's name and how it is reached; of several the depth scale is that of ``folder``."""
-    from depthbench.suites.data import Access
+    from depthbench.suites.data import Access, dataset_info
 
     if data_root is not None and len(data) > 1:
         raise ValueError(f"--data-root {data_root}: belongs to one data set; with several write --data NAME=FOLDER")
     parts = [text.partition("=") for text in data]
+    for text, (name, _, folder) in zip(data, parts, strict=True):
+        if (folder or data_root is not None) and dataset_info(name).load is None:
+            raise ValueError(f"--data {text}: {name} is rendered here, it has no files")
     scaled = {name for name, _, _ in parts} & {"folder"} or {name for name, _, _ in parts}
     return [
         (name, Access(Path(folder) if folder else data_root, depth_scale if name in scaled else None, skip_broken))

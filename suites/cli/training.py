@@ -30,7 +30,10 @@ def _overrides(pairs: list[str] | None, samples: int | None, seed: int | None) -
         key, sign, value = pair.partition("=")
         if not sign:
             raise ValueError(f"--set {pair}: not of the form KEY=VALUE, for example --set lr=0.001")
-        changes[key] = yaml.safe_load(value)
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {pair}: {value!r} is not YAML ({' '.join(str(error).split())})") from None
     named = {"samples": samples, "seed": seed}
     return changes | {key: value for key, value in named.items() if value is not None}
 
@@ -192,6 +195,7 @@ def train(
                     out_dir,
                     start=weights,
                     encoder=encoder,
+                    code=resolve_model(model).digest if spec.kind == "function" else "",
                     access=access,
                     report=report,
                     command=command,

@@ -45,7 +45,7 @@ class DepthDataset(Protocol):
 
     @property
     def digest(self) -> str:
-        """Hexadecimal fingerprint of the content; equal digests mean equal samples."""
+        """Hexadecimal fingerprint of the content; of files as :func:`depthbench.suites.data.files.files_digest` takes it."""
 
     @property
     def groups(self) -> Sequence[str]:

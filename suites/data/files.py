@@ -70,7 +70,7 @@ def listed(root: Path, name: str, source: str) -> PurePosixPath:
     ``source``: the list and its line, for the message. ``ValueError`` refuses an absolute name and one with ``..``.
     """
     path = PurePosixPath(name.replace("\\", "/"))
-    if not name or "\0" in name:
+    if not path.parts or "\0" in name:
         raise ValueError(f"{source}: {name!r} is not a file name")
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise ValueError(f"{source}: {name!r} leads outside {root}; not read")
@@ -118,7 +118,8 @@ def files_digest(root: Path, paths: Iterable[Path], extra: str = "") -> str:
 
     A file up to 1 MiB counts whole, a larger one by its first and last 512 KiB: images and depth maps are small, so this
     is a full content digest for them, and stays cheap for anything else. Of more than 4096 files all names and sizes count,
-    and the content of 4096, the same ones every time.
+    and the content of 4096, the same ones every time. A file that is edited in a part that does not count, its size kept, has
+    its old fingerprint.
     """
     ordered = list(paths)
     with_content = set(fixed_subset(len(ordered), _MOST_FILES))

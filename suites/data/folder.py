@@ -7,6 +7,7 @@ pairs are one pool: a fixed eighth of them (at most 64) is the calibration split
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,8 +23,10 @@ def open_folder(split: str, root: Path, depth_scale: float | None = None) -> Fil
 
     ``depth_scale``: stored depth units per metre; when left out, 5000 for TUM's layout and 1000 (millimetres) for the others.
     """
-    if depth_scale is not None and not depth_scale > 0:
-        raise ValueError(f"depth scale {depth_scale} must be above 0 (stored units per metre, 1000 for millimetres)")
+    if depth_scale is not None and not 0 < depth_scale < math.inf:
+        raise ValueError(
+            f"depth scale {depth_scale} must be a number above 0 (stored units per metre, 1000 for millimetres)"
+        )
     if not root.is_dir():
         raise MissingSplit(f"folder: no folder {root}")
     layout, pairs = _pairs(root, split)

@@ -105,6 +105,8 @@ def _folder_finder(bases: list[Path]) -> Callable[[PurePosixPath], Path]:
 
 def _with_and_without_day(name: PurePosixPath) -> list[PurePosixPath]:
     """``2011_09_26_drive_0002_sync/x`` also as ``2011_09_26/2011_09_26_drive_0002_sync/x``, and the other way round."""
+    if not name.parts:  # the list names files without a folder
+        return [name]
     first, *rest = name.parts
     if "_drive_" in first:
         return [PurePosixPath(first.partition("_drive_")[0], *name.parts), name]

@@ -86,7 +86,7 @@ def broken_images(
 ) -> dict[int, str]:
     """The images that cannot be read, by index, each with the line that names its file; ``ValueError`` beyond ``tolerated``.
 
-    All are read once; which ones are broken is kept in the cache by the files' content.
+    All are read once; which ones are broken is kept in the cache by the files' content and when they were written.
     """
     found: dict[int, str] = {}
 
@@ -121,7 +121,8 @@ def _content(dataset: FileDataset) -> str:
     there = dataset
     if gone:
         there = replace(dataset, items=[item for i, item in enumerate(dataset.items) if i not in set(gone)])
-    content = [there.digest, gone, *(version(name) for name in ("depthbench", "pillow", "h5py"))]
+    written = [path.stat().st_mtime_ns for path in dict.fromkeys(path for item in there.items for path in item.files)]
+    content = [there.digest, written, gone, *(version(name) for name in ("depthbench", "pillow", "h5py"))]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
 
 

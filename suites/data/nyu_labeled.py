@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ def open_nyu_labeled(split: str, root: Path) -> FileDataset:
 def _open_mat(split: str, root: Path, path: Path) -> FileDataset:
     check_inside(root, [path])
     with open_hdf5(path) as file:
-        count = hdf5_array(file, "depths", path).shape[0]
+        count = len(_arrays(file, path)[1])
     wanted = "train" if split == "calibration" else split
     if (root / _SPLITS).is_file():
         indices, layout = _official(root / _SPLITS, wanted, count), f"{path.name} with {_SPLITS}"
@@ -85,6 +86,18 @@ def _pool(path: Path, split: str, count: int) -> list[int]:
     return pool_part(list(range(count)), split)
 
 
+def _arrays(file: Any, path: Path) -> tuple[Any, Any]:
+    """The images and depths of an open .mat file; ``ValueError`` when they are not what they are in the original."""
+    images, depths = (hdf5_array(file, key, path) for key in ("images", "depths"))
+    if images.ndim != 4 or images.shape[1] != 3 or depths.ndim != 3 or len(images) != len(depths):
+        shapes = f"{images.shape} and {depths.shape}"
+        raise ValueError(f"{path}: images and depths must be (N, 3, W, H) and (N, W, H), not {shapes}")
+    if images.dtype != np.uint8 or depths.dtype.kind != "f":
+        kinds = f"{images.dtype} and {depths.dtype}"
+        raise ValueError(f"{path}: images and depths must be uint8 and float metres, not {kinds}")
+    return images, depths
+
+
 @dataclass(frozen=True)
 class MatReader:
     """An image of the .mat file, its axes put right."""
@@ -94,10 +107,7 @@ class MatReader:
     def __call__(self, item: Item) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """rgb (3, H, W) uint8, depth (H, W) metres."""
         with open_hdf5(item.files[0]) as file:
-            images, depths = (hdf5_array(file, key, item.files[0]) for key in ("images", "depths"))
-            if images.ndim != 4 or images.shape[1] != 3 or depths.ndim != 3 or images.shape[0] != depths.shape[0]:
-                shapes = f"{images.shape} and {depths.shape}"
-                raise ValueError(f"{item.files[0]}: images and depths must be (N, 3, W, H) and (N, W, H), not {shapes}")
-            rgb = np.asarray(images[item.index], np.uint8).swapaxes(1, 2)  # (3, H, W)
+            images, depths = _arrays(file, item.files[0])
+            rgb = np.asarray(images[item.index]).swapaxes(1, 2)  # (3, H, W)
             depth = np.asarray(depths[item.index], np.float32).T  # (H, W)
         return np.ascontiguousarray(rgb), np.ascontiguousarray(depth)

@@ -17,7 +17,10 @@ LOG = "log.jsonl"
 
 @dataclass(frozen=True)
 class Status:
-    """Where a training stands; one line of its log."""
+    """Where a training stands; one line of its log.
+
+    ``held_back``: the last checkpoint was not written, because the mean loss was rising; a kill goes back to the one before.
+    """
 
     samples: int
     total: int
@@ -27,6 +30,7 @@ class Status:
     size: str
     images_per_s: float
     seconds: float
+    held_back: bool = False
 
 
 Report = Callable[[Status], None]
@@ -42,7 +46,10 @@ def trim(folder: Path, samples: int) -> None:
     """Drop what was logged after ``samples``, a torn last line included."""
     path = folder / LOG
     lines = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["samples"] <= samples]
+    try:
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["samples"] <= samples]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not the log of a training; use another folder or delete it") from None
     write_atomic(path, "".join(kept).encode())
 
 
@@ -86,7 +93,8 @@ def progress_bar(title: str) -> Iterator[Report]:
 
 
 def _numbers(status: Status) -> str:
-    return f"loss {status.loss:.4f}  {status.images_per_s:.1f} images/s at {status.size}"
+    held_back = "  loss rising, no checkpoint" if status.held_back else ""
+    return f"loss {status.loss:.4f}  {status.images_per_s:.1f} images/s at {status.size}{held_back}"
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Training: one loop for every model and for the fine-tuning of its pruned children.
 
 The state after a step is a function of (configuration, data, module, number of steps): a training that is killed and
-started again continues from its last checkpoint and, on the CPU, ends with the same bits.
+started again continues from its last checkpoint and, on the CPU with the same torch and number of threads, ends with the
+same bits.
 """
 
 from __future__ import annotations
@@ -50,25 +51,28 @@ def train(
     folder: Path,
     *,
     access: Mapping[str, Access] | None = None,
+    name: str | None = None,
     start: str | None = None,
     parent: nn.Module | None = None,
     report: Report | None = None,
 ) -> Trained:
     """Train ``module`` in place, keeping checkpoint and log in ``folder``; goes on from the checkpoint that lies there.
 
-    ``access``: how data sets, by name, are reached. ``start``: digest of the weights that the module has,
-    if it has any. ``parent``: the network it was pruned from, for a recipe that distils from it. ``report`` is called every
-    ``config.log_samples``. Raises ``ValueError`` when the folder holds a training with another configuration, other data or
-    another start, and ``FloatingPointError`` when loss or gradient is not finite or the loss explodes; the checkpoint then
-    still holds the last good state.
+    ``access``: how data sets, by name, are reached. ``name``: of the model. ``start``: digest of the weights that the
+    module has, if it has any. ``parent``: the network it was pruned from, for a recipe that distils from it. ``report`` is
+    called every ``config.log_samples``. Raises ``ValueError`` when the folder holds a training of another model, with another
+    configuration, other data or another start, for a ``max_depth`` that the module cannot give, and for a module that gives no
+    depth map of the image's size; ``FloatingPointError`` when loss or gradient is not finite or the loss explodes: the
+    checkpoint then still holds the last good state.
     """
     if config.device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"device {config.device}: torch sees no CUDA device here; use device cpu")
+    _check_range(config, module)
     access = access or {}
     datasets = [access.get(name, USUAL).open(name, "train", config.images.get(name)) for name in config.mixture]
     data = {dataset.name: dataset.digest for dataset in datasets}
     aim = objective(config, module, parent)
-    origin = {"the start weights": start, "the teacher": aim.teacher.digest if aim.teacher else None}
+    origin = {"the model": name, "the start weights": start, "the teacher": aim.teacher.digest if aim.teacher else None}
     run = Run(config, module, folder, data=data, origin={name: value for name, value in origin.items() if value})
     batches = Batches(
         datasets,
@@ -98,20 +102,22 @@ def train_model(
     access: Mapping[str, Access] | None = None,
     start: Path | None = None,
     encoder: Path | None = None,
+    code: str = "",
     report: Report | None = None,
     command: str = "",
 ) -> Path:
     """Build a model by name from ``config.seed``, train it and write ``folder/weights.safetensors``; returns that path.
 
     ``start``: the weights file that ``build`` loads, when it loads one; ``encoder``: the published file, when it loads the
-    encoder's weights alone. The metadata of what is written: model, config, samples, seconds,
-    data (data set: digest), torch version, command, and ``skipped``, if any; ``lineage``, a list of the same for every stretch
-    of training that the weights have seen, the first one first, and ``total_samples`` over all of them.
+    encoder's weights alone; ``code``: digest of the file that a user's function is in. The metadata of what is written: model,
+    config, samples, seconds, data (data set: digest), torch version, command, and ``skipped``, if any; ``lineage``, a list of
+    the same for every stretch of training that the weights have seen, the first one first, and ``total_samples`` over all of
+    them.
     """
     torch.manual_seed(config.seed)
     given = start or encoder
     digest = file_sha256(given) if given else None
-    trained = train(config, build(), folder, access=access, start=digest, report=report)
+    trained = train(config, build(), folder, access=access, name=f"{name} {code}".strip(), start=digest, report=report)
     stretch: dict[str, Any] = {
         "command": command,
         "start": digest,
@@ -138,6 +144,16 @@ def stretches(path: Path) -> list[dict[str, Any]]:
     if "lineage" in metadata:
         return list(metadata["lineage"])
     return [{key: value for key, value in metadata.items() if key != "model"}] if "samples" in metadata else []
+
+
+def _check_range(config: TrainConfig, module: nn.Module) -> None:
+    """``ValueError`` when the data reach beyond the depth that a network of this package is bounded by."""
+    bounds = [part.max_depth for part in module.modules() if isinstance(getattr(part, "max_depth", None), float | int)]
+    if bounds and config.max_depth > max(bounds):
+        raise ValueError(
+            f"max_depth: {config.max_depth:g} m is beyond the {max(bounds):g} m that this network can give; train a function "
+            f"that builds it for more, as build_tst('tst-t', max_depth={config.max_depth:g}), or set max_depth"
+        )
 
 
 def renew_batch_norm(module: nn.Module, batches: Batches, config: TrainConfig) -> None:

@@ -46,7 +46,7 @@ class Watch:
 class Run:
     """Module, optimizer, average of the weights and step of a training; goes on from the checkpoint in ``folder``.
 
-    ``data``: data set: digest. ``origin``: digests of what else the result is a function of (start weights, teacher).
+    ``data``: data set: digest. ``origin``: what else the result is a function of (model, start weights, teacher).
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Run:
         self.average = {key: value.detach().clone() for key, value in self.module.state_dict().items()}
         self.step, self.seconds, self.last_seconds, self.last_step = 0, 0.0, 0.0, 0
         self.watch = Watch()
+        self.held_back = False  # whether the last checkpoint that was due was not written
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).is_file():
             self._resume()
@@ -105,8 +106,10 @@ class Run:
             self._log(value, lr, norm, rgb.shape[2:], report)
         # A mean loss that is rising may be the start of a divergence: what is kept stays from before it.
         rising = self.watch.above(math.sqrt(config.explosion))
-        if self.step == config.steps or (self._due(config.checkpoint_samples) and not rising):
-            self._save()
+        if self._due(config.checkpoint_samples):
+            self.held_back = rising and self.step < config.steps
+            if not self.held_back:
+                self._save()
 
     def _loss(self, rgb: Tensor, depth: Tensor, objective: Objective) -> Tensor:
         config = self.config
@@ -116,6 +119,9 @@ class Run:
         kind = torch.float16 if config.precision == "fp16" else torch.bfloat16
         with torch.autocast(torch.device(config.device).type, kind, enabled=config.precision != "fp32"):
             prediction = self.forward(rgb)
+        if prediction.shape != depth.shape:
+            given, made, wanted = (tuple(tensor.shape) for tensor in (rgb, prediction, depth))
+            raise ValueError(f"the network gives {made} for images {given}; expected depth {wanted}")
         return objective(prediction.float(), depth, rgb)
 
     def _check(self, loss: float, norm: float) -> None:
@@ -167,6 +173,7 @@ class Run:
             size=f"{size[0]}x{size[1]}",
             images_per_s=round(rate, 2),
             seconds=round(self.seconds, 2),
+            held_back=self.held_back,
         )
         append(self.folder, status)
         if report is not None:
@@ -191,6 +198,8 @@ class Run:
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
         tensors, metadata = read_tensors(path)
+        if not {"config", "data", "step", "seconds"} <= metadata.keys():
+            raise ValueError(f"{path}: not a checkpoint of a training: use another folder or delete it")
         _refuse_another(path, metadata, self)
         parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}}
         for name, value in tensors.items():
@@ -234,7 +243,10 @@ def _refuse_another(path: Path, metadata: dict[str, Any], run: Run) -> None:
     other = [key for key in mine if theirs[key] != mine[key]]
     if metadata["data"] != run.data:
         other.append("the data's content")
-    origin = metadata.get("origin", run.origin)
+    origin = {
+        "the model": run.origin.get("the model"),
+        **metadata.get("origin", run.origin),
+    }  # older ones name no model
     other += [name for name in sorted({*origin, *run.origin}) if origin.get(name) != run.origin.get(name)]
     if other:
         raise ValueError(f"{path}: a training that differs in {', '.join(other)}: use another folder or delete it")

@@ -80,7 +80,9 @@ def test_broken_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("--data-root", "nyu-bts=x"), "--data-root, --depth-scale: nyu-bts is not in the mixture (folder)"),
         (("--data-root", "folder=a", "--data-root", "folder=b"), "--data-root: folder is given twice"),
         (("--depth-scale", "folder=mm"), "--depth-scale folder=mm: 'mm' is not a number"),
-        (("--data-root", "folder=images", "--depth-scale", "folder=-1"), "depth scale -1.0 must be above 0"),
+        (("--data-root", "folder=images", "--depth-scale", "folder=-1"), "depth scale -1.0 must be a number above 0"),
+        (("--data-root", "folder=images", "--depth-scale", "folder=inf"), "depth scale inf must be a number above 0"),
+        (("--set", "loss={silog"), "--set loss={silog: '{silog' is not YAML ("),
         (("--skip-broken", "-1"), "Invalid value for '--skip-broken'"),
     ],
 )
@@ -89,6 +91,69 @@ def test_bad_input(words: tuple[str, ...], fault: str, capsys: pytest.CaptureFix
     code, said = train(capsys, "out", *words)
     assert (code, len(said)) == (2, 1)
     assert fault in said[0]
+
+
+NETWORKS = """
+from torch import nn
+from depthbench.baselines.fastdepth import build_fastdepth
+
+def few():
+    return nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.Softplus())
+
+def others():
+    return nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.ReLU())
+
+def wider():
+    return nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.Conv2d(2, 1, 1), nn.Softplus())
+
+def flat():
+    return nn.Sequential(*few(), nn.Flatten(1, 2))
+
+def half():
+    return nn.Sequential(*few(), nn.AvgPool2d(2))
+
+def bounded():
+    return build_fastdepth("fastdepth-pruned")
+"""
+
+
+@pytest.mark.parametrize("other", ["others", "wider"])
+def test_another_network_does_not_go_on_in_the_same_folder(
+    other: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "several_nets.py").write_text(NETWORKS)
+    words = ("--out", "out", *SMALL, "--data-root", "folder=images")
+    assert invoke(["train", "several_nets:few", *words]) == 0
+    written = (place / "out" / "weights.safetensors").read_bytes()
+    capsys.readouterr()
+    assert invoke(["train", f"several_nets:{other}", *words]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(
+        "checkpoint.safetensors: a training that differs in the model: use another folder or delete it"
+    )
+    assert (place / "out" / "weights.safetensors").read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("network", "words", "fault"),
+    [
+        ("flat", (), "the network gives (2, 32, 32) for images (2, 3, 32, 32); expected depth (2, 1, 32, 32)"),
+        ("half", (), "the network gives (2, 1, 16, 16) for images (2, 3, 32, 32); expected depth (2, 1, 32, 32)"),
+        (
+            "bounded",
+            ("--set", "max_depth=80"),
+            "max_depth: 80 m is beyond the 10 m that this network can give; train a",
+        ),
+    ],
+)
+def test_networks_that_cannot_learn_this(
+    network: str, words: tuple[str, ...], fault: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "several_nets.py").write_text(NETWORKS)
+    command = ["train", f"several_nets:{network}", "--out", "out", *SMALL, "--data-root", "folder=images", *words]
+    assert invoke(command) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"depthbench: {fault}")
+    assert not (place / "out" / "weights.safetensors").exists()
 
 
 def test_without_real_images_the_way_without_them_is_told(

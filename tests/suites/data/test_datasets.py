@@ -113,7 +113,7 @@ def test_wrong_names_and_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         open_dataset("folder", "test")
     with pytest.raises(ValueError, match=rf"^folder: no test images below {tmp_path}$"):
         open_dataset("folder", "test", root=tmp_path)
-    with pytest.raises(ValueError, match=r"^depth scale 0 must be above 0"):
+    with pytest.raises(ValueError, match=r"^depth scale 0 must be a number above 0"):
         open_dataset("folder", "test", root=tmp_path, depth_scale=0)
 
 

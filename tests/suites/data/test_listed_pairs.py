@@ -179,6 +179,16 @@ def test_a_leading_slash_never_leaves_the_root(bts: Path) -> None:
         open_dataset("nyu-bts", "train", root=bts)
 
 
+def test_kitti_lines_without_a_folder(kitti: Path) -> None:
+    path = kitti / "eigen_test_files_with_gt.txt"
+    path.write_text("a.png b.png 721\n")
+    with pytest.raises(ValueError, match=rf"^{kitti}/[^\n]*a\.[^\n]*: no such file"):
+        open_dataset("kitti-eigen", "test", root=kitti)
+    path.write_text("a.png . 721\n")
+    with pytest.raises(ValueError, match=rf"^{path}:1: '.' is not a file name$"):
+        open_dataset("kitti-eigen", "test", root=kitti)
+
+
 def test_bad_lines(bts: Path) -> None:
     path = bts / "nyudepthv2_test_files_with_gt.txt"
     path.write_text("# a comment\n\noffice/rgb_00045.jpg\n")

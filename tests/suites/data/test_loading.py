@@ -103,6 +103,19 @@ def test_every_kind_of_broken_image_is_named(root: Path) -> None:
     assert len(list(samples(dataset))) == 6
 
 
+def test_an_image_that_broke_since_is_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("depthbench.suites.data.files._WHOLE_FILE", 40)  # as if the images were large
+    monkeypatch.setattr("depthbench.suites.data.files._EDGE", 20)
+    dataset = open_dataset("nyu-labeled", "test", root=root, skip_broken=1)
+    path = root / "test" / "00004.png"
+    content = bytearray(path.read_bytes())
+    content[60:80] = bytes(20)
+    path.write_bytes(content)
+    again = open_dataset("nyu-labeled", "test", root=root, skip_broken=1)
+    assert (dataset.skipped, len(again.skipped)) == ([], 1)
+    assert again.skipped[0].startswith(f"{path}: ")
+
+
 def test_one_more_broken_image_than_tolerated(root: Path) -> None:
     _break(root)
     with pytest.raises(

@@ -92,13 +92,26 @@ def test_bad_splits(root: Path) -> None:
 def test_bad_mat_files(tmp_path: Path) -> None:
     with h5py.File(tmp_path / MAT, "w") as file:
         file["depth"] = np.ones((2, 4, 3), np.float32)
-    with pytest.raises(ValueError, match=rf"^{tmp_path}/{MAT}: no array 'depths' in it \(it has: depth\)$"):
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/{MAT}: no array 'images' in it \(it has: depth\)$"):
         open_dataset("nyu-labeled", "test", root=tmp_path)
     with h5py.File(tmp_path / MAT, "w") as file:
         file["depths"] = np.ones((2, 4, 3), np.float32)
         file["images"] = np.ones((2, 4, 3, 3), np.uint8)
     with pytest.raises(ValueError, match=r": images and depths must be \(N, 3, W, H\) and \(N, W, H\), not "):
-        open_dataset("nyu-labeled", "test", root=tmp_path)[0]
+        open_dataset("nyu-labeled", "test", root=tmp_path)
+    for depths, images, fault in (
+        (np.float32(1), np.ones((2, 3, 4, 3), np.uint8), r"\(N, 3, W, H\) and \(N, W, H\), not "),
+        (
+            np.ones((2, 4, 3), np.uint16),
+            np.ones((2, 3, 4, 3), np.uint8),
+            "uint8 and float metres, not uint8 and uint16$",
+        ),
+        (np.ones((2, 4, 3)), np.ones((2, 3, 4, 3)), "uint8 and float metres, not float64 and float64$"),
+    ):
+        with h5py.File(tmp_path / MAT, "w") as file:
+            file["depths"], file["images"] = depths, images
+        with pytest.raises(ValueError, match=rf"^{tmp_path}/{MAT}: images and depths must be [^\n]*{fault}"):
+            open_dataset("nyu-labeled", "test", root=tmp_path)
     (tmp_path / MAT).write_bytes(b"MATLAB 5.0 MAT-file")
     with pytest.raises(ValueError, match=rf"^{tmp_path}/{MAT}: not a readable HDF5 file \([^\n]*\)$"):
         open_dataset("nyu-labeled", "test", root=tmp_path)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from depthbench.suites.checkpoint import read_tensors
+from depthbench.suites.training.log import Status
 from depthbench.suites.training.state import CHECKPOINT, Watch
 from tests.suites.training.conftest import Breaks, plain, run_training
 
@@ -41,13 +42,21 @@ class _Explodes(nn.Module):
 def test_an_exploding_loss_stops_and_keeps_the_last_good_state(tmp_path: Path, root: Path) -> None:
     folder = tmp_path / "out"
     losses: list[float] = []
+    held_back: list[bool] = []
+
+    def note(status: Status) -> None:
+        losses.append(status.loss)
+        held_back.append(status.held_back)
+
     changes = {"samples": 400, "checkpoint_samples": 4, "log_samples": 4, "loss": {"variance_focus": 0}}
     message = (
         rf"^training diverged at sample \d+: the mean loss rose to [\d.]+, more than 5 times its lowest \([\d.]+\); "
         rf"{folder / CHECKPOINT} keeps the last good state$"
     )
     with pytest.raises(FloatingPointError, match=message):
-        run_training(folder, root, _Explodes(), lambda status: losses.append(status.loss), **changes)
+        run_training(folder, root, _Explodes(), note, **changes)
+    assert held_back[-1]
+    assert not any(held_back[:24])
     assert all(math.isfinite(loss) for loss in losses)
     tensors, metadata = read_tensors(folder / CHECKPOINT)
     assert metadata["step"] >= 24  # saved up to where the loss began to rise,

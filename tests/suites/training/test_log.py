@@ -42,6 +42,18 @@ def test_a_log_is_trimmed_to_its_checkpoint(tmp_path: Path) -> None:
     assert [json.loads(line)["samples"] for line in (tmp_path / LOG).read_text().splitlines()] == [8, 16]
 
 
+def test_another_programs_log_is_not_taken_for_ours(tmp_path: Path) -> None:
+    (tmp_path / LOG).write_text('{"level": "info"}\n')
+    with pytest.raises(ValueError, match=rf"^{tmp_path / LOG}: not the log of a training; use another folder"):
+        trim(tmp_path, 16)
+
+
+def test_a_checkpoint_held_back_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("tiny") as report:
+        report(replace(STATUS, held_back=True))
+    assert capsys.readouterr().err.endswith("at 32x32  loss rising, no checkpoint\n")
+
+
 def test_tensorboard_has_the_curves(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for samples, loss in ((8, 0.5), (16, 0.4)):

@@ -175,3 +175,10 @@ def test_folder_of_another_training_is_refused(tmp_path: Path, root: Path) -> No
     with pytest.raises(ValueError, match=rf"differs in the data's content: {end}"):
         run_training(tmp_path / "out", root)
     run_training(tmp_path / "new", root)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "out").mkdir()
+    write_tensors(tmp_path / "out" / CHECKPOINT, network().state_dict(), {"step": 3})
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/out/{CHECKPOINT}: not a checkpoint of a training: use another"):
+        run_training(tmp_path / "out", root)
