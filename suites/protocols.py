@@ -193,7 +193,8 @@ _PLAIN = (
     ),
     Protocol(
         "kitti-garg",
-        "rows .40810811-.99189189, columns .03594771-.96405229 (Garg et al. 2016), 1e-3 < depth < 80 m; whole images resized, no cap",
+        "rows .40810811-.99189189, columns .03594771-.96405229 (Garg et al. 2016), 1e-3 < depth < 80 m; "
+        "whole images resized, no cap",
         size=_KITTI_SIZE,
         crop=_kitti_crop(0.40810811, 0.99189189, 0.03594771, 0.96405229),
         min_depth=1e-3,
@@ -201,7 +202,8 @@ _PLAIN = (
     ),
     Protocol(
         "kitti-eigen",
-        "rows .3324324-.91351351, columns .0359477-.96405229 (Eigen et al. 2014), 1e-3 < depth < 80 m; whole images resized, no cap",
+        "rows .3324324-.91351351, columns .0359477-.96405229 (Eigen et al. 2014), 1e-3 < depth < 80 m; "
+        "whole images resized, no cap",
         size=_KITTI_SIZE,
         crop=_kitti_crop(0.3324324, 0.91351351, 0.0359477, 0.96405229),
         min_depth=1e-3,

@@ -172,11 +172,6 @@ def card(model: str, results: Results) -> str:
     metadata = read_tensors(file)[1]
     samples, seconds = _training(file)
     commands = "\n".join(stretch["command"] for stretch in metadata["lineage"])
-    rows = ["| data and protocol | RMSE m | AbsRel | δ1 | δ2 | δ3 |", "| --- " * 6 + "|"]
-    for name, title in TITLES.items():
-        here = results[name][model, "fp32"]
-        cells = [here[metric] for metric in ("rmse_m", "abs_rel", "delta1", "delta2", "delta3")]
-        rows.append(f"| {title} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
     evals = "\n".join(f"depthbench eval {model} {' '.join(options)} --json" for options in EVALUATIONS.values())
     return f"""# {model}
 
@@ -195,6 +190,8 @@ of NYU Depth v2's official training split; the test splits were never trained on
 {commands}
 ```
 
+Each stretch starts from the result of the one before it, under the name that it had at the time.
+
 {SOURCES}
 
 ## Accuracy
@@ -205,12 +202,42 @@ The exported float32 file at 224×224, by
 {evals}
 ```
 
-{chr(10).join(rows)}
-
+{_accuracies(model, "fp32", results)}
+{_child(model, results)}
 ## Limits
 
 A short training: fit for comparing networks and their compressed forms, not for a product. It knows the field of view of NYU's
 camera and 224×224 inputs; other cameras are seen at a wrong scale, as the last two rows show.
+"""
+
+
+def _accuracies(model: str, recipe: str, results: Results) -> str:
+    rows = ["| data and protocol | RMSE m | AbsRel | δ1 | δ2 | δ3 |", "| --- " * 6 + "|"]
+    for name, title in TITLES.items():
+        here = results[name][model, recipe]
+        cells = [here[metric] for metric in ("rmse_m", "abs_rel", "delta1", "delta2", "delta3")]
+        rows.append(f"| {title} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _child(model: str, results: Results) -> str:
+    """The pruned child's part of a card; empty when none is shipped."""
+    file = weights_path(model, RECIPE)
+    if not file.is_file():
+        return ""
+    metadata = read_tensors(file)[1]
+    return f"""
+### Its pruned child
+
+`{file.name}`, SHA-256 `{file_sha256(file)}`, made by
+
+```
+{metadata["command"]}
+```
+
+and evaluated as above with `--recipe {RECIPE}`:
+
+{_accuracies(model, RECIPE, results)}
 """
 
 

@@ -21,7 +21,7 @@ from depthbench.suites.checkpoint import read_tensors
 from depthbench.suites.compressing import network, train_child
 from depthbench.suites.data.rooms import render
 from depthbench.suites.export import export_onnx
-from depthbench.suites.models import WEIGHTS, build_model, resolve_model, weights_path
+from depthbench.suites.models import WEIGHTS, build_model, file_sha256, resolve_model, weights_path
 from depthbench.suites.plan import shipped_child
 from depthbench.suites.source import DataSource
 from depthbench.suites.training.config import SAME_RESULT, TrainConfig
@@ -35,6 +35,14 @@ def test_what_is_shipped() -> None:
     names = {path.name for path in WEIGHTS.glob("*.safetensors")}
     assert names == {f"{m}.safetensors" for m in SHIPPED} | {f"{m}--prune30.safetensors" for m in SHIPPED}
     assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 40e6
+
+
+def test_every_file_has_its_card() -> None:
+    for path in WEIGHTS.glob("*.safetensors"):
+        card = (WEIGHTS / "cards" / f"{path.stem.partition('--')[0]}.md").read_text("utf-8")
+        assert f"`{path.name}`" in card
+        assert file_sha256(path) in card, f"{path.name} is not the file that its card is of"
+        assert "`nyu-fastdepth`" in card
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
