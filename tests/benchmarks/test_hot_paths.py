@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from depthbench.reports.load import load_run
+from depthbench.suites.data import open_dataset
 from depthbench.suites.data.rooms import render
 from depthbench.suites.evaluate import open_session
 from depthbench.suites.export import export_onnx
@@ -21,6 +23,9 @@ from depthbench.suites.models import MODELS
 from depthbench.suites.plan import Data, make_plan
 from depthbench.suites.results import Latency, Record, RunFolder, write_json
 from depthbench.suites.schema import load_suite
+from depthbench.suites.training.config import load_config
+from depthbench.suites.training.data import Batches
+from depthbench.suites.training.loss import objective
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -55,6 +60,39 @@ def test_rendering(benchmark: BenchmarkFixture) -> None:
         render, args=(0, "test", range(8)), kwargs={"height": 240, "width": 320}, rounds=10, warmup_rounds=1
     )
     assert rgb.shape[0] == depth.shape[0] == 8
+
+
+def test_batch(benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight training images out of the cache, cropped, resized and varied: to stay far below :func:`test_step`."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("DEPTHBENCH_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+    for i in range(8):
+        Image.fromarray(rng.integers(0, 256, (480, 640, 3), np.uint8)).save(tmp_path / "train" / f"{i}.jpg")
+        Image.fromarray(rng.integers(500, 9000, (480, 640)).astype(np.uint16)).save(tmp_path / "train" / f"{i}.png")
+    config = load_config("train", {"mixture": {"folder": 1.0}})
+    dataset = open_dataset("folder", "train", root=tmp_path)
+    batches = Batches([dataset], {"folder": 1.0}, config.augment, batch=8, seed=0)
+    rgb, _ = benchmark.pedantic(batches, args=(0, [SIZE]), rounds=10, warmup_rounds=1)
+    assert rgb.shape == (8, 3, *SIZE)
+
+
+def test_step(benchmark: BenchmarkFixture) -> None:
+    """Loss and gradients of the smallest network on eight images: what a batch has to keep up with."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    module = MODELS["tst-t"].build().train()
+    config = load_config("train")
+    aim, rgb, depth = objective(config, module), torch.rand(8, 3, *SIZE), 1 + torch.rand(8, 1, *SIZE)
+
+    def step() -> float:
+        loss = aim(module(rgb), depth, rgb)
+        loss.backward()
+        return float(loss.detach())
+
+    assert benchmark.pedantic(step, rounds=10, warmup_rounds=1) > 0
 
 
 def test_metrics(benchmark: BenchmarkFixture) -> None:
