@@ -87,6 +87,9 @@ def eval_(
     ] = False,
     skip_broken: SkipBroken = 0,
     depth_scale: DepthScale = None,
+    per_image: Annotated[
+        bool, typer.Option("--per-image", help="With --json: the numbers of every image too.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
     json: Json = False,
 ) -> None:
@@ -95,6 +98,8 @@ def eval_(
     With --against, the mean difference per image with a bootstrap 95 % interval over the images. MODEL mean-depth is the
     trivial predictor: the mean depth per pixel of the data set's training split.
     """
+    if per_image and not json:
+        raise ValueError("--per-image: needs --json, a table has no room for it")
     places = _places(data or ["rooms"], data_root, depth_scale, skip_broken)
     asked = list(dict.fromkeys(_Entry.parse(text, recipe, weights) for text in model))
     reference = _Entry.parse(against) if against is not None else None
@@ -111,7 +116,7 @@ def eval_(
         for (images, rules), (_, access) in zip(opened, places, strict=True):
             made = _evaluate(entries, images, rules, size, access, progress)
             other = next((one for one in made if one.entry == reference), None)
-            evaluations += [_describe(one, other if one is not other else None, by_group) for one in made]
+            evaluations += [_describe(one, other if one is not other else None, by_group, per_image) for one in made]
     alone = len(asked) == len(places) == 1
     if json:
         print_json(evaluations[0] if alone else {"evaluations": evaluations})
@@ -251,7 +256,7 @@ def _mean_depth(data: str, access: Access, size: str | None, folder: Path, progr
     return write_constant(mean, folder / "mean-depth.onnx")
 
 
-def _describe(made: _Made, other: _Made | None, by_group: bool) -> dict[str, Any]:
+def _describe(made: _Made, other: _Made | None, by_group: bool, per_image: bool) -> dict[str, Any]:
     """One evaluation as JSON-ready values; with ``other``, paired differences to it."""
     result = made.result
     value: dict[str, Any] = {
@@ -274,6 +279,11 @@ def _describe(made: _Made, other: _Made | None, by_group: bool) -> dict[str, Any
             group: {**_numbers(result.summary(group)), **(_paired(made, other, group) if other else {})}
             for group in sorted(set(result.groups))
         }
+    if per_image:
+        value["images"] = [
+            {"image": name, **_numbers({metric: values[i] for metric, values in result.metrics.items()})}
+            for i, name in enumerate(result.images)
+        ]
     return value
 
 

@@ -74,6 +74,17 @@ def test_one_model_on_one_data_set(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("place")
+def test_every_images_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    got = _json(capsys, "far.onnx", *DATA, "--per-image")
+    assert len({one["image"] for one in got["images"]}) == len(got["images"]) == 15
+    for metric in ("rmse_m", "delta1"):
+        assert np.mean([one[metric] for one in got["images"]]) == pytest.approx(got[metric])
+    assert {one["rmse_m_0_1m"] for one in got["images"]} == {None}
+    assert invoke(["eval", "far.onnx", *DATA, "--per-image"]) == 2
+    assert capsys.readouterr().err.strip() == "depthbench: --per-image: needs --json, a table has no room for it"
+
+
+@pytest.mark.usefixtures("place")
 def test_against_gives_paired_differences(capsys: pytest.CaptureFixture[str]) -> None:
     got = _json(capsys, "far.onnx", *DATA, "--against", "exact.onnx")
     exact, far = (_json(capsys, name, *DATA) for name in ("exact.onnx", "far.onnx"))

@@ -88,10 +88,11 @@ class _Mixed(nn.Module):
     ("build", "changes"),
     [
         (network, {"accumulate": 2}),
+        (network, {"distill": {"teacher": "tst-t", "weight": 0.5}}),
         (_Mixed, {"precision": "bf16", "transformer_lr": 0.3}),
         (_Mixed, {"precision": "bf16", "transformer_lr": 0.3, "channels_last": False, "accumulate": 2}),
     ],
-    ids=["accumulated", "bf16", "bf16 accumulated"],
+    ids=["accumulated", "distilled", "bf16", "bf16 accumulated"],
 )
 def test_interrupted_and_resumed_is_bitwise_the_unbroken_training(
     tmp_path: Path, root: Path, build: Callable[[], nn.Module], changes: dict[str, Any]
