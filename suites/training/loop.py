@@ -148,7 +148,8 @@ def stretches(path: Path) -> list[dict[str, Any]]:
 
 def _check_range(config: TrainConfig, module: nn.Module) -> None:
     """``ValueError`` when the data reach beyond the depth that a network of this package is bounded by."""
-    bounds = [part.max_depth for part in module.modules() if isinstance(getattr(part, "max_depth", None), float | int)]
+    named = (getattr(part, "max_depth", None) for part in module.modules())
+    bounds = [bound for bound in named if isinstance(bound, float | int)]
     if bounds and config.max_depth > max(bounds):
         raise ValueError(
             f"max_depth: {config.max_depth:g} m is beyond the {max(bounds):g} m that this network can give; train a function "
