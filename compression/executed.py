@@ -1,5 +1,6 @@
 """What ONNX Runtime executes of a file, and what it delivers: multiply-accumulates in INT8, and the noise of rounding.
 
+A file in INT8 for TensorRT is judged as it is written (:func:`depthbench.compression.graph.take_as_written`).
 Counted on the graph that ONNX Runtime's CPU provider makes of the file, with the shapes of one run of it: a QDQ pair that
 it could not fuse leaves its product in float, whatever the file says. Needs numpy, onnx and onnxruntime, never torch.
 """

@@ -81,9 +81,10 @@ def take_as_written(options: ort.SessionOptions, path: Path) -> None:
     """
     try:
         model = read_model(path)
+        written = any(node.op_type == QUANTIZE for node in model.graph.node) and not _trt_fault(model)
     except (ValueError, OSError):
         return
-    if any(node.op_type == QUANTIZE for node in model.graph.node) and not _trt_fault(model):
+    if written:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
 
 

@@ -3,7 +3,7 @@
 Results under different protocols are not comparable; a record names its protocol. A prediction returns to the ground
 truth's size bilinearly, is cropped, and is scored per image (:mod:`depthbench.suites.metrics`). It is floored at 1 cm
 and never capped: a depth beyond the range of a protocol counts as the error that it is. BTS and monodepth2 clip predictions
-to the range first, which changes nothing for a network that stays inside it, as those of this package do.
+to the range first (monodepth2 after scaling), which changes nothing for predictions that stay inside it.
 
 A protocol takes the ground truth as a data set has it: the .mat file of ``nyu-labeled`` holds in-painted depth, BTS's official
 test images the raw depth with holes, so ``nyu-eigen`` of the one is not comparable with ``nyu-eigen`` of the other.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthbench.compression.recipes import Recipe
 from depthbench.suites.compressing import network, steps_data
+from depthbench.suites.export import FORM
 from depthbench.suites.file_context import FileContext
 from depthbench.suites.models import ModelSpec, file_sha256
 from depthbench.suites.plan import digest, library_versions, recipe_identity
@@ -46,6 +47,7 @@ class ArtefactSpec:
                 "size": self.size,
                 "precision": self.recipe.precision_identity(self.precision),
                 "opset": self.opset,
+                "form": FORM,
                 "calibration": [self.calibration_digest, self.source.protocol] if self.calibration_digest else None,
                 "versions": library_versions(),
             }

@@ -54,9 +54,14 @@ class StepContext:
     _prepared: dict[tuple[int, int], list[Prepared]] = field(default_factory=dict)
 
     def config(self, options: Mapping[str, Any]) -> TrainConfig:
-        """The configuration of a fine-tuning with ``options``."""
-        mixture = {"mixture": dict(self.mixture)} if self.mixture else {}
-        return load_config("finetune", {**mixture, **options, **self.training}, self.config_file)
+        """The configuration of a fine-tuning with ``options``; ``max_depth`` is the network's if nothing says another."""
+        from depthbench.suites.training.loop import depth_bound
+
+        usual: dict[str, Any] = {"mixture": dict(self.mixture)} if self.mixture else {}
+        bound = depth_bound(self.parent)
+        if bound is not None and self.config_file is None:
+            usual["max_depth"] = bound
+        return load_config("finetune", {**usual, **options, **self.training}, self.config_file)
 
     def finetune(self, module: nn.Module, options: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
         """Train a compressed network on; the network in eval mode and a report (samples, seconds, data).

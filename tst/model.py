@@ -91,11 +91,6 @@ class TST(nn.Module):
             nn.init.normal_(predictor.weight, std=0.01)
             nn.init.constant_(predictor.bias, START_LOGIT if predictor in self.heads else 0.0)
 
-    @property
-    def max_depth(self) -> float:
-        """The bound of the depth, metres."""
-        return self.config.max_depth
-
     def tokenize(self, rgb: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """``rgb`` (B, 3, H, W) → feature maps (B, C_i, H/s, W/s) for s = 4, 8, 16, 32, and the token map of each scale
         (B, dim, grid, grid): four times the same one when tokens are shared."""

@@ -142,7 +142,8 @@ def _places(
     parts = [text.partition("=") for text in data]
     for text, (name, _, folder) in zip(data, parts, strict=True):
         if (folder or data_root is not None) and dataset_info(name).load is None:
-            raise ValueError(f"--data {text}: {name} is rendered here, it has no files")
+            option = f"--data {text}" if folder else f"--data-root {data_root}"
+            raise ValueError(f"{option}: {name} is rendered here, it has no files")
     scaled = {name for name, _, _ in parts} & {"folder"} or {name for name, _, _ in parts}
     return [
         (name, Access(Path(folder) if folder else data_root, depth_scale if name in scaled else None, skip_broken))

@@ -38,7 +38,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_wide(table: Table) -> None:
-    """A table that gets 110 columns at least, and more where its words need them: no value of it is cut short."""
+    """A table that gets 110 columns at least, and more where its words need them: no word of it is cut short."""
     wide = _console(width=1000)
     words = Measurement.get(wide, wide.options, table).minimum
     _console(width=max(out.width, 110, words)).print(table)

@@ -49,7 +49,7 @@ def open_nyu_densedepth(split: str, root: Path) -> FileDataset:
     inside_data = not (root / "data").is_dir()  # the root is the folder named data itself, or a copy of it
 
     def place(name: PurePosixPath) -> Path:
-        return root / (PurePosixPath(*name.parts[1:]) if inside_data and name.parts[0] == "data" else name)
+        return root / (PurePosixPath(*name.parts[1:]) if inside_data and name.parts[:-1][:1] == ("data",) else name)
 
     pairs = [(place(rgb), place(depth)) for rgb, depth in pair_list(root, path, separator=",")]
     reader = PairReader() if part == "test" else PairReader(DENSEDEPTH_TRAIN_UNITS, bits=8)

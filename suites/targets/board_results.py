@@ -174,7 +174,11 @@ def compare_outputs(cell: BoardCell, own: Mapping[str, bytes]) -> float:
     """
     import onnxruntime as ort
 
-    session = ort.InferenceSession(str(cell.path), providers=["CPUExecutionProvider"])
+    from depthbench.compression.graph import take_as_written
+
+    options = ort.SessionOptions()
+    take_as_written(options, cell.path)
+    session = ort.InferenceSession(str(cell.path), options, providers=["CPUExecutionProvider"])
     name, height, width = cell.image
     worst = 0.0
     for i, image in enumerate(frames(height, width, _count(own))):

@@ -45,8 +45,8 @@ def append(folder: Path, status: Status) -> None:
 def trim(folder: Path, samples: int) -> None:
     """Drop what was logged after ``samples``, a torn last line included."""
     path = folder / LOG
-    lines = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
     try:
+        lines = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["samples"] <= samples]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: not the log of a training; use another folder or delete it") from None
@@ -57,20 +57,20 @@ def trim(folder: Path, samples: int) -> None:
 def progress_bar(title: str) -> Iterator[Report]:
     """Progress on standard error with loss, images per second and the time left; gives the ``report`` to pass on.
 
-    A bar on a terminal, elsewhere a line for every tenth of the samples.
+    A bar on a terminal, elsewhere a line for every tenth of the samples and whenever ``held_back`` changes.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        told = -1
+        told, held_back = -1, False
 
         def tell(status: Status) -> None:
-            nonlocal told
+            nonlocal told, held_back
             tenth = 10 * status.samples // status.total
-            if tenth > told:
-                told = tenth
+            if tenth > told or status.held_back != held_back:
+                told, held_back = tenth, status.held_back
                 console.print(f"{title}: {status.samples}/{status.total} samples, {_numbers(status)}")
 
         yield tell

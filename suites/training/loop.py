@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from depthbench.baselines import FastDepth, MobileViTDepth
 from depthbench.suites.checkpoint import read_tensors, save_weights
 from depthbench.suites.data import USUAL, Access
 from depthbench.suites.graphs.depthwise import fast_in_bfloat16
@@ -26,6 +27,8 @@ from depthbench.suites.training.data import Batches, feed
 from depthbench.suites.training.log import Report
 from depthbench.suites.training.loss import objective
 from depthbench.suites.training.state import Run
+from depthbench.tst import TST
+from depthbench.tst.reference import TSTSourceFast
 
 WEIGHTS = "weights.safetensors"
 BATCH_NORM_SAMPLES = 800
@@ -146,14 +149,22 @@ def stretches(path: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in metadata.items() if key != "model"}] if "samples" in metadata else []
 
 
+def depth_bound(module: nn.Module) -> float | None:
+    """The depth in metres that a network of this package cannot exceed; None of any other module."""
+    if isinstance(module, TST):
+        return module.config.max_depth
+    if isinstance(module, TSTSourceFast):
+        return module.source.max_depth
+    return module.head.max_depth if isinstance(module, FastDepth | MobileViTDepth) else None
+
+
 def _check_range(config: TrainConfig, module: nn.Module) -> None:
-    """``ValueError`` when the data reach beyond the depth that a network of this package is bounded by."""
-    named = (getattr(part, "max_depth", None) for part in module.modules())
-    bounds = [bound for bound in named if isinstance(bound, float | int)]
-    if bounds and config.max_depth > max(bounds):
+    """``ValueError`` when more than the usual ``max_depth`` is asked for, and more than the network can give."""
+    bound = depth_bound(module)
+    if bound is not None and config.max_depth > max(bound, TrainConfig.model_fields["max_depth"].default):
         raise ValueError(
-            f"max_depth: {config.max_depth:g} m is beyond the {max(bounds):g} m that this network can give; train a function "
-            f"that builds it for more, as build_tst('tst-t', max_depth={config.max_depth:g}), or set max_depth"
+            f"max_depth: {config.max_depth:g} m is beyond the {bound:g} m that this network can give; build it with "
+            f"max_depth={config.max_depth:g} in a function of your own and train that (package.module:function)"
         )
 
 

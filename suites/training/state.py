@@ -18,6 +18,7 @@ from depthbench.suites.training.log import Report, Status, append, trim
 from depthbench.suites.training.loss import Objective
 
 CHECKPOINT = "checkpoint.safetensors"
+_DIFFERS, _ELSEWHERE = "a training that differs in", "use another folder or delete it"
 
 Batch = tuple[Tensor, Tensor]
 """rgb (B, 3, H, W) in [0, 1] and depth (B, 1, H, W) in metres, 0 = missing."""
@@ -102,14 +103,14 @@ class Run:
         self.step += 1
         self._update_average()
         self.seconds += time.perf_counter() - started
+        save = self._due(config.checkpoint_samples)
+        if save:
+            # A mean loss that is rising may be the start of a divergence: what is kept stays from before it.
+            self.held_back = self.watch.above(math.sqrt(config.explosion)) and self.step < config.steps
         if self._due(config.log_samples):
             self._log(value, lr, norm, rgb.shape[2:], report)
-        # A mean loss that is rising may be the start of a divergence: what is kept stays from before it.
-        rising = self.watch.above(math.sqrt(config.explosion))
-        if self._due(config.checkpoint_samples):
-            self.held_back = rising and self.step < config.steps
-            if not self.held_back:
-                self._save()
+        if save and not self.held_back:
+            self._save()
 
     def _loss(self, rgb: Tensor, depth: Tensor, objective: Objective) -> Tensor:
         config = self.config
@@ -119,8 +120,9 @@ class Run:
         kind = torch.float16 if config.precision == "fp16" else torch.bfloat16
         with torch.autocast(torch.device(config.device).type, kind, enabled=config.precision != "fp32"):
             prediction = self.forward(rgb)
-        if prediction.shape != depth.shape:
-            given, made, wanted = (tuple(tensor.shape) for tensor in (rgb, prediction, depth))
+        made = tuple(prediction.shape) if isinstance(prediction, Tensor) else f"a {type(prediction).__name__}"
+        if made != depth.shape:
+            given, wanted = tuple(rgb.shape), tuple(depth.shape)
             raise ValueError(f"the network gives {made} for images {given}; expected depth {wanted}")
         return objective(prediction.float(), depth, rgb)
 
@@ -199,13 +201,16 @@ class Run:
         path = self.folder / CHECKPOINT
         tensors, metadata = read_tensors(path)
         if not {"config", "data", "step", "seconds"} <= metadata.keys():
-            raise ValueError(f"{path}: not a checkpoint of a training: use another folder or delete it")
+            raise ValueError(f"{path}: not a checkpoint of a training: {_ELSEWHERE}")
         _refuse_another(path, metadata, self)
         parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}}
         for name, value in tensors.items():
             part, _, key = name.partition(".")
             if part in parts:
                 parts[part][key] = value
+        mine = self.module.state_dict()
+        if {name: value.shape for name, value in mine.items()} != {k: v.shape for k, v in parts["module"].items()}:
+            raise ValueError(f"{path}: {_DIFFERS} the model: {_ELSEWHERE}")
         self.module.load_state_dict(parts["module"])
         for key, value in self.average.items():
             value.copy_(parts["average"][key])
@@ -249,4 +254,4 @@ def _refuse_another(path: Path, metadata: dict[str, Any], run: Run) -> None:
     }  # older ones name no model
     other += [name for name in sorted({*origin, *run.origin}) if origin.get(name) != run.origin.get(name)]
     if other:
-        raise ValueError(f"{path}: a training that differs in {', '.join(other)}: use another folder or delete it")
+        raise ValueError(f"{path}: {_DIFFERS} {', '.join(other)}: {_ELSEWHERE}")

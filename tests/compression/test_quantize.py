@@ -17,18 +17,18 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from depthbench.compression.calibration import RANGES
-from depthbench.compression.executed import INT8, executed
+from depthbench.compression.executed import executed, open_quietly
 from depthbench.compression.graph import (
     check_trt_form,
     initial_values,
     node_histogram,
     optimized,
     read_model,
-    take_as_written,
 )
 from depthbench.compression.half import to_fp16
 from depthbench.compression.prepared import prepared, shield_upsampling, tile_few_outputs
 from depthbench.compression.quantize import quantize_int8, quantize_int8_trt
+from depthbench.suites.evaluate import open_session
 from depthbench.suites.export import export_onnx
 from depthbench.suites.models import MODELS
 
@@ -107,29 +107,25 @@ def test_forms_of_scales(name: str, exported: Exported, calibration: Images, uns
         assert sqnr_db(run(source, unseen), run(tmp_path / "a.onnx", unseen)) > 8
 
 
+@pytest.mark.parametrize("opened", [open_session, open_quietly])
 def test_int8_trt_is_carried_out_as_written(
-    exported: Exported, calibration: Images, unseen: Images, tmp_path: Path
+    opened: Callable[[Path], ort.InferenceSession],
+    exported: Exported,
+    calibration: Images,
+    unseen: Images,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "trt.onnx"
     quantize_int8_trt(exported("tst-t", 13), out, calibration)
     assert executed(out).int8_share > 0, "left alone, the runtime takes kernels that no board has"
-
-    def carried_out(level: ort.GraphOptimizationLevel, made: Path) -> tuple[NDArray[np.float32], dict[str, int]]:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        options.graph_optimization_level = level
-        options.optimized_model_filepath = str(made)
-        take_as_written(options, out)
-        session = ort.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
-        depth = np.concatenate([session.run(None, {"rgb": image})[0] for image in unseen])
-        return depth, Counter(node.op_type for node in onnx.load(made).graph.node)
-
-    plain, _ = carried_out(ort.GraphOptimizationLevel.ORT_DISABLE_ALL, tmp_path / "plain.onnx")
-    fast, nodes = carried_out(ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, tmp_path / "fast.onnx")
-    assert not set(nodes) & INT8
-    assert nodes["DequantizeLinear"] > 0
-    assert np.array_equal(plain, fast) or sqnr_db(plain, fast) > 25  # a value between two steps may fall to either side
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = ort.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
+    exact, written = (
+        np.concatenate([session.run(None, {"rgb": image})[0] for image in unseen]) for session in (plain, opened(out))
+    )
+    # a value between two steps may fall to either side; the runtime's own kernels differ by far more
+    assert np.array_equal(exact, written) or sqnr_db(exact, written) > sqnr_db(exact, run(out, unseen)) + 6
 
 
 @pytest.mark.parametrize("name", list(MODELS))

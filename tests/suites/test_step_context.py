@@ -21,7 +21,7 @@ from depthbench.suites.compressing import check_steps, compress, network, step_f
 from depthbench.suites.data import open_dataset
 from depthbench.suites.evaluate import evaluate_onnx
 from depthbench.suites.export import export_onnx
-from depthbench.suites.models import build_model, resolve_model
+from depthbench.suites.models import MODELS, build_model, resolve_model
 from depthbench.suites.source import DataSource
 from depthbench.suites.step_context import StepContext
 from depthbench.suites.targets.predicted import predict
@@ -191,6 +191,14 @@ def test_a_network_that_lost_heads_comes_back_from_the_store(images: Path) -> No
     with torch.no_grad():
         assert torch.equal(child(rgb), again(rgb))
         torch.testing.assert_close(child(rgb), direct(rgb), rtol=0, atol=0.05)  # kept in half precision
+
+
+def test_a_child_trains_as_far_as_its_parent_sees(images: Path, parent: nn.Module, tmp_path: Path) -> None:
+    far = MODELS["tst-t"].build(max_depth=80.0)
+    assert context(images, far, tmp_path).config({}).max_depth == 80
+    assert context(images, far, tmp_path).config({"max_depth": 20}).max_depth == 20
+    assert context(images, nn.Sequential(far), tmp_path).config({}).max_depth == 10  # nothing says what bounds it
+    assert context(images, parent, tmp_path).config({}).max_depth == 10
 
 
 def test_all_that_is_wrong_with_steps_is_named_before_any_runs() -> None:

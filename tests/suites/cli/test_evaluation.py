@@ -243,7 +243,7 @@ def test_model_and_recipe(text: str, expected: tuple[str, str]) -> None:
         ("far.onnx --data indoor-open=data --data rooms --data-root data", "--data-root data: belongs to one data set"),
         ("far.onnx exact.onnx --weights w.safetensors", "--weights w.safetensors: belongs to one model, not to 2"),
         ("far.onnx --data rooms=data --limit 1", "--data rooms=data: rooms is rendered here, it has no files"),
-        ("far.onnx --data rooms --data-root data", "--data rooms: rooms is rendered here, it has no files"),
+        ("far.onnx --data rooms --data-root data", "--data-root data: rooms is rendered here, it has no files"),
         ("far.onnx --data rooms --limit 1 --by-group", "--by-group: rooms has no groups"),
         ("far.onnx --data indoor-open=nix", "nix"),
         ("far.onnx --protocol nyu-eigen+median", "did you mean nyu-eigen+median-scale?"),

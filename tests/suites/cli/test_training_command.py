@@ -112,6 +112,17 @@ def flat():
 def half():
     return nn.Sequential(*few(), nn.AvgPool2d(2))
 
+class Several(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = few()
+
+    def forward(self, rgb):
+        return self.network(rgb), None
+
+def several():
+    return Several()
+
 def bounded():
     return build_fastdepth("fastdepth-pruned")
 """
@@ -139,10 +150,11 @@ def test_another_network_does_not_go_on_in_the_same_folder(
     [
         ("flat", (), "the network gives (2, 32, 32) for images (2, 3, 32, 32); expected depth (2, 1, 32, 32)"),
         ("half", (), "the network gives (2, 1, 16, 16) for images (2, 3, 32, 32); expected depth (2, 1, 32, 32)"),
+        ("several", (), "the network gives a tuple for images (2, 3, 32, 32); expected depth (2, 1, 32, 32)"),
         (
             "bounded",
             ("--set", "max_depth=80"),
-            "max_depth: 80 m is beyond the 10 m that this network can give; train a",
+            "max_depth: 80 m is beyond the 10 m that this network can give; build it",
         ),
     ],
 )

@@ -96,6 +96,13 @@ def test_densedepth_the_data_folder_is_a_root_too(densedepth: Path) -> None:
     assert dataset[0].depth.shape == (1, 24, 32)
 
 
+def test_densedepth_a_name_that_is_a_folder(densedepth: Path) -> None:
+    path = densedepth / "data" / "nyu2_test.csv"
+    path.write_text("data,data\n")
+    with pytest.raises(ValueError, match=rf"^{densedepth}/data/data: "):
+        open_dataset("nyu-densedepth", "test", root=densedepth / "data")
+
+
 def test_densedepth_training_depth_must_be_8_bit(densedepth: Path, write_depth: Write) -> None:
     path = densedepth / "data" / "nyu2_train" / "living_room_0038_out" / "1.png"
     write_depth(path, 1)

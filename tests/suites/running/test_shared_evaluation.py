@@ -94,6 +94,10 @@ def test_shares_are_alike_in_work(tmp_path: Path) -> None:
     ]
     assert share([]) == []
     assert [len(group) for group in share(made, workers=2)] == [1] * 6
+    many = [_artefact(tmp_path, float(i)) for i in range(50)]
+    assert sorted(len(group) for group in share(many)) == [10] * 5
+    assert sorted(len(group) for group in share(many, workers=2)) == [8] * 4 + [9] * 2
+    assert sorted(len(group) for group in share(many, at_once=4, workers=3)) == [3] * 10 + [4] * 5
     assert [len(group) for group in share(made[:2], workers=2)] == [1, 1]
 
 

@@ -50,8 +50,11 @@ def test_another_programs_log_is_not_taken_for_ours(tmp_path: Path) -> None:
 
 def test_a_checkpoint_held_back_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar("tiny") as report:
-        report(replace(STATUS, held_back=True))
-    assert capsys.readouterr().err.endswith("at 32x32  loss rising, no checkpoint\n")
+        for samples, held_back in ((4, False), (5, True), (6, True), (7, False)):
+            report(replace(STATUS, samples=samples, total=400, held_back=held_back))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in lines] == ["4/400", "5/400", "7/400"]
+    assert ["no checkpoint" in line for line in lines] == [False, True, False]
 
 
 def test_tensorboard_has_the_curves(tmp_path: Path) -> None:

@@ -178,6 +178,14 @@ def test_folder_of_another_training_is_refused(tmp_path: Path, root: Path) -> No
     run_training(tmp_path / "new", root)
 
 
+def test_a_network_of_other_shapes_does_not_go_on(tmp_path: Path, root: Path) -> None:
+    run_training(tmp_path / "out", root)
+    other = network()
+    other[4] = nn.Conv2d(8, 1, 3, padding=1)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/out/{CHECKPOINT}: a training that differs in the model: use"):
+        run_training(tmp_path / "out", root, other)
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, root: Path) -> None:
     (tmp_path / "out").mkdir()
     write_tensors(tmp_path / "out" / CHECKPOINT, network().state_dict(), {"step": 3})
