@@ -107,13 +107,8 @@ def test_forms_of_scales(name: str, exported: Exported, calibration: Images, uns
         assert sqnr_db(run(source, unseen), run(tmp_path / "a.onnx", unseen)) > 8
 
 
-@pytest.mark.parametrize("opened", [open_session, open_quietly])
 def test_int8_trt_is_carried_out_as_written(
-    opened: Callable[[Path], ort.InferenceSession],
-    exported: Exported,
-    calibration: Images,
-    unseen: Images,
-    tmp_path: Path,
+    exported: Exported, calibration: Images, unseen: Images, tmp_path: Path
 ) -> None:
     out = tmp_path / "trt.onnx"
     quantize_int8_trt(exported("tst-t", 13), out, calibration)
@@ -121,11 +116,13 @@ def test_int8_trt_is_carried_out_as_written(
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     plain = ort.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
-    exact, written = (
-        np.concatenate([session.run(None, {"rgb": image})[0] for image in unseen]) for session in (plain, opened(out))
+    exact, *written = (
+        np.concatenate([session.run(None, {"rgb": image})[0] for image in unseen])
+        for session in (plain, open_session(out), open_quietly(out))
     )
-    # a value between two steps may fall to either side; the runtime's own kernels differ by far more
-    assert np.array_equal(exact, written) or sqnr_db(exact, written) > sqnr_db(exact, run(out, unseen)) + 6
+    for depth in written:
+        # a value between two steps may fall to either side; the runtime's own kernels differ by far more
+        assert np.array_equal(exact, depth) or sqnr_db(exact, depth) > sqnr_db(exact, run(out, unseen)) + 6
 
 
 @pytest.mark.parametrize("name", list(MODELS))

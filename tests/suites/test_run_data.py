@@ -161,4 +161,4 @@ def test_the_depth_scale_is_for_folder_only(place: Path, capsys: pytest.CaptureF
     assert invoke(["eval", "net.onnx", "--data", "rooms", "--depth-scale", "9"]) == 2
     assert "depthbench: rooms: its layout fixes the depth scale; it can" in capsys.readouterr().err
     assert invoke(["eval", "net.onnx", "--data", "folder=images", "--depth-scale", "0"]) == 2
-    assert "depthbench: depth scale 0.0 must be above 0" in capsys.readouterr().err
+    assert "depthbench: depth scale 0.0 must be a number above 0" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from depthbench.tst import build_tst
 from depthbench.tst.reference import TSTSource, TSTSourceFast
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (224, 224)])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96)])
 @torch.no_grad()
 def test_fast_form_agrees_with_the_literal_one(height, width):
     torch.manual_seed(0)

@@ -19,7 +19,9 @@ def depthbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Path:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "data" / "nyu_labeled").mkdir(parents=True)
+    monkeypatch.setenv("DEPTHBENCH_DATA", str(tmp_path / "data"))
     (tmp_path / "mine.yaml").write_text(SUITE)
     (tmp_path / "misspelt.yaml").write_text(SUITE.replace("tst-t", "tst-q"))
     (tmp_path / "key.yaml").write_text(SUITE.replace("recipes", "recipe"))
