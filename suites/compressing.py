@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthbench.compression.recipes import Recipe
 from depthbench.suites.models import ModelSpec, build_model, file_sha256
-from depthbench.suites.plan import digest, library_versions, recipe_identity, shipped_child
+from depthbench.suites.plan import FORM, digest, library_versions, recipe_identity, shipped_child
 from depthbench.suites.results import Lineage, write_atomic
 from depthbench.suites.source import DataSource
 from depthbench.suites.step_context import IMAGES, StepContext
@@ -66,7 +66,7 @@ def network(
 def network_key(spec: ModelSpec, recipe: Recipe, source: DataSource) -> str:
     """Digest of everything that decides a compressed network, by which the store keeps it."""
     made_on = steps_data(spec, recipe, source)
-    return digest([spec.kind, spec.name, spec.digest, recipe_identity(spec, recipe), made_on, library_versions()])
+    return digest([FORM, spec.kind, spec.name, spec.digest, recipe_identity(spec, recipe), made_on, library_versions()])
 
 
 def steps_data(spec: ModelSpec, recipe: Recipe, source: DataSource) -> list[str] | None:
@@ -160,11 +160,12 @@ def train_child(
     from depthbench.suites.checkpoint import save_weights
 
     check_steps(recipe)
-    start = json.dumps([spec.digest, recipe_identity(spec, recipe)[0]])
+    start = json.dumps([spec.name, spec.digest, recipe_identity(spec, recipe)[0]])
     parent = folder / "parent"
-    if parent.is_file() and parent.read_text() not in (start, spec.digest):
+    if parent.is_file() and parent.read_text() != start:
         raise ValueError(
-            f"{folder}: holds a child of {spec.name} by another recipe or of other weights: use another folder or delete it"
+            f"{folder}: holds a child of another model or of other weights, or by another recipe: "
+            "use another folder or delete it"
         )
     write_atomic(parent, start.encode())
     module = build_model(spec)

@@ -20,9 +20,6 @@ from depthbench.suites.results import write_atomic
 if TYPE_CHECKING:
     from torch import nn
 
-FORM = 2
-"""Raised when the same network is exported or reported on in another way: files in the store are made again."""
-
 OPSET = 17
 TENSORRT_8_2_OPSET = 13
 """The newest opset that TensorRT 8.2 (JetPack 4.6: Nano, TX2) parses; it has no LayerNormalization or GridSample."""

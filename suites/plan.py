@@ -23,6 +23,9 @@ from depthbench.suites.models import ModelSpec, file_sha256, weights_path
 from depthbench.suites.schema import Suite
 from depthbench.suites.targets import Target
 
+FORM = 3
+"""Raised when the same network is exported, scored or reported on in another way: cells and files in the store are new."""
+
 LIBRARIES = ("torch", "onnx", "onnxruntime", "torch-pruning")
 
 
@@ -156,7 +159,7 @@ def make_job(
     """
     precision = recipe.precision.get(target.kind)
     skip = unavailable or _refusal(model, recipe, size, target, precision)
-    content = {
+    content: dict[str, Any] = {
         "model": [model.name, model.digest],
         "recipe": [recipe.name, (identity or recipe_identity)(model, recipe, precision)],
         "size": size,
@@ -164,8 +167,10 @@ def make_job(
         "precision": precision,
         "data": data.identity,
         "profile": profile if target.how == "measured" else None,
+        "form": FORM,
         "versions": versions,
         "skip": skip,
+        **carried_out(precision),
     }
     if target.board is not None:
         content["board"] = target.board.conditions
@@ -173,6 +178,11 @@ def make_job(
     if batches:
         content["batches"] = batches
     return Job(digest(content), model, recipe, size, target, data, profile, precision, skip, batches)
+
+
+def carried_out(precision: str | None) -> dict[str, str]:
+    """What decides the accuracy of a file beside its bytes: how ONNX Runtime carries it out."""
+    return {"carried out": "as written"} if precision == "int8-trt" else {}
 
 
 def recipe_identity(model: ModelSpec, recipe: Recipe, precision: str | None = None) -> list[Any]:

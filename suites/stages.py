@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from depthbench.compression.recipes import Recipe
 from depthbench.suites.compressing import network, steps_data
-from depthbench.suites.export import FORM
 from depthbench.suites.file_context import FileContext
 from depthbench.suites.models import ModelSpec, file_sha256
-from depthbench.suites.plan import digest, library_versions, recipe_identity
+from depthbench.suites.plan import FORM, digest, library_versions, recipe_identity
 from depthbench.suites.results import Lineage
 from depthbench.suites.source import DataSource
 from depthbench.suites.storage.store import Entry, Store

@@ -16,7 +16,7 @@ from depthbench.suites.plan import digest, library_versions
 from depthbench.suites.protocols import PROTOCOLS, Prepared, resize
 from depthbench.suites.source import DataSource
 from depthbench.suites.storage.store import Store
-from depthbench.suites.training.config import TrainConfig, load_config
+from depthbench.suites.training.config import FARTHEST_M, TrainConfig, load_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,14 +54,18 @@ class StepContext:
     _prepared: dict[tuple[int, int], list[Prepared]] = field(default_factory=dict)
 
     def config(self, options: Mapping[str, Any]) -> TrainConfig:
-        """The configuration of a fine-tuning with ``options``; ``max_depth`` is the network's if nothing says another."""
+        """The configuration of a fine-tuning with ``options``.
+
+        ``max_depth`` is the network's, as far as depth is kept, if nothing says another.
+        """
         from depthbench.suites.training.loop import depth_bound
 
         usual: dict[str, Any] = {"mixture": dict(self.mixture)} if self.mixture else {}
+        config = load_config("finetune", {**usual, **options, **self.training}, self.config_file)
         bound = depth_bound(self.parent)
-        if bound is not None and self.config_file is None:
-            usual["max_depth"] = bound
-        return load_config("finetune", {**usual, **options, **self.training}, self.config_file)
+        if bound is None or "max_depth" in config.model_fields_set:
+            return config
+        return config.model_copy(update={"max_depth": min(bound, FARTHEST_M * config.augment.crop)})
 
     def finetune(self, module: nn.Module, options: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
         """Train a compressed network on; the network in eval mode and a report (samples, seconds, data).

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from depthbench.suites.metrics import ALL_METRICS
-from depthbench.suites.plan import Data, digest, library_versions
+from depthbench.suites.plan import Data, carried_out, digest, library_versions
 from depthbench.suites.results import write_json
 from depthbench.suites.running.execution import described
 from depthbench.suites.stages import Artefact, StoredEvaluation
@@ -120,7 +120,7 @@ def evaluation_key(made: Artefact, data: Data, samples: int = SAMPLES) -> str:
             "data": data.identity,
             "samples": [samples, WORST],
             "metrics": ALL_METRICS,
-            **({"carried out": "as written"} if made.precision == "int8-trt" else {}),
+            **carried_out(made.precision),
             "versions": library_versions(),
         }
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from depthbench.suites.checkpoint import optimizer_tensors, read_tensors, restore_optimizer, write_tensors
@@ -200,7 +201,7 @@ class Run:
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
         tensors, metadata = read_tensors(path)
-        if not {"config", "data", "step", "seconds"} <= metadata.keys():
+        if not {"config", "data", "step", "seconds"} <= metadata.keys() or not isinstance(metadata["step"], int):
             raise ValueError(f"{path}: not a checkpoint of a training: {_ELSEWHERE}")
         _refuse_another(path, metadata, self)
         parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}}
@@ -211,6 +212,9 @@ class Run:
         mine = self.module.state_dict()
         if {name: value.shape for name, value in mine.items()} != {k: v.shape for k, v in parts["module"].items()}:
             raise ValueError(f"{path}: {_DIFFERS} the model: {_ELSEWHERE}")
+        trained = not metadata["step"] or any(name.startswith("optimizer.") for name in tensors)
+        if parts["average"].keys() != self.average.keys() or not trained:
+            raise ValueError(f"{path}: not a whole checkpoint of a training: {_ELSEWHERE}")
         self.module.load_state_dict(parts["module"])
         for key, value in self.average.items():
             value.copy_(parts["average"][key])
@@ -244,14 +248,15 @@ def _groups(config: TrainConfig, module: nn.Module) -> list[dict[str, Any]]:
 def _refuse_another(path: Path, metadata: dict[str, Any], run: Run) -> None:
     """``ValueError`` when the checkpoint's training has another configuration, other data or another origin."""
     mine = run.config.model_dump(mode="json", exclude=SAME_RESULT)
-    theirs = TrainConfig.model_validate(metadata["config"]).model_dump(mode="json")  # newer keys have their defaults
+    try:  # keys that are newer than the checkpoint have their defaults
+        theirs = TrainConfig.model_validate(metadata["config"]).model_dump(mode="json")
+    except ValidationError:
+        raise ValueError(f"{path}: written by another version of depthbench: {_ELSEWHERE}") from None
     other = [key for key in mine if theirs[key] != mine[key]]
     if metadata["data"] != run.data:
         other.append("the data's content")
-    origin = {
-        "the model": run.origin.get("the model"),
-        **metadata.get("origin", run.origin),
-    }  # older ones name no model
+    older = {"the model": run.origin.get("the model")}  # an older checkpoint names no model
+    origin = {**older, **metadata.get("origin", run.origin)}
     other += [name for name in sorted({*origin, *run.origin}) if origin.get(name) != run.origin.get(name)]
     if other:
         raise ValueError(f"{path}: {_DIFFERS} {', '.join(other)}: {_ELSEWHERE}")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from depthbench.suites import plan
 from depthbench.suites.plan import Data, Job, make_plan
 from depthbench.suites.schema import MeasureSpec, Suite, load_suite, parse_suite
 
@@ -72,6 +73,16 @@ def test_ids_are_by_content() -> None:
     [longer] = make_plan(one.model_copy(update={"measure": MeasureSpec(profile="standard")}), DATA)
     assert job.id == same.id
     assert len({job.id, other_data.id, fewer.id, longer.id}) == 4
+
+
+def test_ids_know_how_files_are_made_and_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = suite("[tst-t]", "[fp16, int8-trt]", "[jetson-xavier-nx]")
+    before = [job.id for job in make_plan(one, DATA)]
+    monkeypatch.setattr(plan, "carried_out", lambda _: {})
+    assert [job.id == old for job, old in zip(make_plan(one, DATA), before, strict=True)] == [True, False]
+    monkeypatch.undo()
+    monkeypatch.setattr(plan, "FORM", plan.FORM + 1)
+    assert not set(before) & {job.id for job in make_plan(one, DATA)}
 
 
 def test_a_cell_written_twice_is_one() -> None:

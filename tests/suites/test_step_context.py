@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,14 @@ def test_a_child_trains_as_far_as_its_parent_sees(images: Path, parent: nn.Modul
     assert context(images, far, tmp_path).config({"max_depth": 20}).max_depth == 20
     assert context(images, nn.Sequential(far), tmp_path).config({}).max_depth == 10  # nothing says what bounds it
     assert context(images, parent, tmp_path).config({}).max_depth == 10
+    farther = MODELS["tst-t"].build(max_depth=1000.0)  # depth is kept to 655 m, in crops to as much less
+    assert context(images, farther, tmp_path).config({}).max_depth == 655
+    assert context(images, farther, tmp_path).config({"augment": {"crop": 0.5}}).max_depth == 327.5
+    of_a_user = tmp_path / "mine.yaml"
+    of_a_user.write_text("finetune: {samples: 16}\n")
+    assert replace(context(images, far, tmp_path), config_file=of_a_user).config({}).max_depth == 80
+    of_a_user.write_text("train: {max_depth: 5}\n")
+    assert replace(context(images, far, tmp_path), config_file=of_a_user).config({}).max_depth == 5
 
 
 def test_all_that_is_wrong_with_steps_is_named_before_any_runs() -> None:

@@ -191,3 +191,25 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, root: Path) -
     write_tensors(tmp_path / "out" / CHECKPOINT, network().state_dict(), {"step": 3})
     with pytest.raises(ValueError, match=rf"^{tmp_path}/out/{CHECKPOINT}: not a checkpoint of a training: use another"):
         run_training(tmp_path / "out", root)
+
+
+@pytest.mark.parametrize(
+    ("edit", "fault"),
+    [
+        ({"config": {"newer": 1}}, "written by another version of depthbench"),
+        ({"step": "x"}, "not a checkpoint of a training"),
+        ("average.", "not a whole checkpoint of a training"),
+        ("optimizer.", "not a whole checkpoint of a training"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path: Path, root: Path, edit: Any, fault: str) -> None:
+    run_training(tmp_path / "out", root)
+    path = tmp_path / "out" / CHECKPOINT
+    tensors, metadata = read_tensors(path)
+    if isinstance(edit, dict):
+        metadata |= edit
+    else:
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(edit)}
+    write_tensors(path, tensors, metadata)
+    with pytest.raises(ValueError, match=rf"^{path}: {fault}: use another folder or delete it$"):
+        run_training(tmp_path / "out", root)
