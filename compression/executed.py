@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -36,6 +36,9 @@ PRODUCTS = frozenset((*FLOAT_PRODUCTS, *INT8_PRODUCTS))
 
 INT8 = frozenset(("ConvInteger", "QLinearConv", *INT8_PRODUCTS))
 """The operators of both kinds that multiply in INT8."""
+
+NOISE_IMAGES = 16
+"""On so many of a file's calibration images the noise in its report is told: each runs through both files."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,10 @@ def quiet() -> ort.SessionOptions:
     return options
 
 
-def open_quietly(path: Path) -> ort.InferenceSession:
+def open_quietly(path: Path, threads: int = 1) -> ort.InferenceSession:
     """A session on a file; ``ValueError`` when ONNX Runtime refuses it."""
     options = quiet()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4  # its message is in the error
     take_as_written(options, path)
     try:
@@ -151,11 +155,11 @@ def sqnr_db(exact: NDArray[np.float32], rounded: NDArray[np.float32]) -> float:
     return math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def delivered(source: Path, out: Path, images: Iterable[Image]) -> dict[str, Any]:
+def delivered(source: Path, out: Path, images: Sequence[Image]) -> dict[str, Any]:
     """The report on an INT8 file: what ONNX Runtime executes of it in INT8, and its noise against the float32 file.
 
     ``int8_convolutions`` of ``convolutions``, ``int8_macs_share`` (0 to 1, of convolutions and matrix products) and
-    ``sqnr_db`` on the images (None when the outputs are equal).
+    ``sqnr_db`` (:func:`noise_db`).
     """
     found = executed(out)
     return {
@@ -166,8 +170,11 @@ def delivered(source: Path, out: Path, images: Iterable[Image]) -> dict[str, Any
     }
 
 
-def noise_db(source: Path, out: Path, images: Iterable[Image]) -> float | None:
-    """:func:`sqnr_db` of a file against the one it was made from, rounded to 0.01 dB; None when the outputs are equal."""
-    shown = list(images)
+def noise_db(source: Path, out: Path, images: Sequence[Image]) -> float | None:
+    """:func:`sqnr_db` of a file against the one it was made from, rounded to 0.01 dB; None when the outputs are equal.
+
+    Of ``images`` at most :data:`NOISE_IMAGES` are shown to both files, spread evenly.
+    """
+    shown = images[:: math.ceil(len(images) / NOISE_IMAGES)]
     ratio = sqnr_db(outputs(source, shown), outputs(out, shown))
     return round(ratio, 2) if math.isfinite(ratio) else None

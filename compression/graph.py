@@ -76,8 +76,9 @@ def check_trt_form(path: Path) -> None:
 def take_as_written(options: ort.SessionOptions, path: Path) -> None:
     """Let ONNX Runtime's CPU carry out a file in INT8 for TensorRT node by node, rounding where the file rounds.
 
-    It would otherwise move Q/DQ pairs and join some products with its own INT8 kernels, as no board does, and take twice as
-    long. Any other file is left to it, one that is no whole ONNX model included: the runtime says what is wrong with that.
+    It would otherwise move Q/DQ pairs and join some products with its own INT8 kernels, as no board does, and take 1.3 to 2
+    times as long. Any other file is left to it, one that is no whole ONNX model included: the runtime says what is wrong with
+    that.
     """
     try:
         model = read_model(path)

@@ -26,7 +26,9 @@ from depthbench.compression.quantize import multiplying, quantizable, write_qdq
 VERSION = 2
 """Counts the changes after which earlier measurements of groups no longer hold."""
 
-NOISE_IMAGES = 8
+ALONE_IMAGES = 8
+"""Calibration images on which the noise of a group alone is measured; whole files are judged on all."""
+
 VERDICTS = 8
 """Trials kept back from the measurement of groups for judging whole files."""
 
@@ -86,6 +88,7 @@ def quantize_mixed(
         "float_nodes": sorted(floats),
         "delta1_loss": round(verdict["delta1_loss"], 5),
         **delivered(source, out, images),
+        "sqnr_db": round(verdict["sqnr_db"], 2),
     }
 
 
@@ -151,7 +154,7 @@ class _Search:
             path = self.folder / "alone.onnx"
             self.write(path, sorted(nodes - set(group.names)))
             try:
-                return float(10 ** (-self.sqnr(path, self.images[:NOISE_IMAGES]) / 10))
+                return float(10 ** (-self.sqnr(path, self.images[:ALONE_IMAGES]) / 10))
             except ValueError:
                 return None
 

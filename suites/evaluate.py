@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthbench.compression.graph import take_as_written
 from depthbench.suites.data import DepthDataset
 from depthbench.suites.data.loading import default_workers
 from depthbench.suites.metrics import ALL_METRICS
@@ -156,7 +155,7 @@ class _Network:
         """The depth map of an input (1, 3, H, W): as many dimensions as the network gives, all but the last two of size 1."""
         try:
             output: NDArray[np.float32] = self.session.run(None, {self.session.get_inputs()[0].name: rgb})[0]
-        except Exception as error:  # as in open_session
+        except Exception as error:  # onnxruntime's exceptions have no other common class
             raise ValueError(f"{self.path}: ONNX Runtime cannot run it ({_one_line(error)})") from None
         if output.size != output.shape[-1] * output.shape[-2]:
             raise ValueError(f"{self.path}: expected one depth map, its first output is {output.shape}")
@@ -200,18 +199,11 @@ def open_session(path: Path, threads: int = 1) -> InferenceSession:
 
     A file in INT8 for TensorRT is taken as written (:func:`depthbench.compression.graph.take_as_written`).
     """
-    import onnxruntime as ort
+    from depthbench.compression.executed import open_quietly
 
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    take_as_written(options, path)
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own exceptions share no base class but this one
-        raise ValueError(f"{path}: ONNX Runtime cannot load it ({_one_line(error)})") from None
+    return open_quietly(path, threads)
 
 
 def _input_size(session: InferenceSession, path: Path, size: tuple[int, int] | None) -> tuple[int, int] | None:

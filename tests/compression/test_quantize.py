@@ -17,7 +17,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from depthbench.compression.calibration import RANGES
-from depthbench.compression.executed import executed, open_quietly
+from depthbench.compression.executed import executed, noise_db, open_quietly
 from depthbench.compression.graph import (
     check_trt_form,
     initial_values,
@@ -90,6 +90,18 @@ def test_everything_in_int8_is_nine_tenths_of_what_is_multiplied(
     assert report["int8_macs_share"] == round(executed(out).int8_share, 4) >= 0.9
     assert report["int8_convolutions"] == report["convolutions"]
     assert sqnr_db(run(source, unseen), run(out, unseen)) > 8
+
+
+@pytest.mark.parametrize(("given", "every"), [(16, 1), (17, 2), (40, 3)])
+def test_noise_is_told_on_a_few_images_of_all(
+    given: int, every: int, exported: Exported, calibration: Images, tmp_path: Path
+) -> None:
+    source, out = exported("dense", 17), tmp_path / "int8.onnx"
+    quantize_int8(source, out, calibration)
+    images = [calibration[i % 4] * np.float32(1 - i / 80) for i in range(given)]
+    told = round(sqnr_db(run(source, images[::every]), run(out, images[::every])), 2)
+    assert noise_db(source, out, images) == pytest.approx(told, abs=0.011)
+    assert sqnr_db(run(source, images[1:]), run(out, images[1:])) != pytest.approx(told, abs=0.011)
 
 
 @pytest.mark.parametrize("name", ["dense", "tokens"])
