@@ -84,14 +84,15 @@ def render_page(run: Run, figures: Figures, files: list[str]) -> str:
 def page_content(run: Run) -> dict[str, Any]:
     """Everything that the page says, as plain values."""
     cells = run.cells
-    counts = Counter(cells["status"])
+    counts, found = Counter(cells["status"]), fronts(cells)
     return {
         "suite": _suite_name(run.manifest),
         "facts": _facts(run),
         "counts": {status: counts.get(status, 0) for status in ("ok", "skipped", "failed")},
         "pending": len(run.pending),
         "missing_evaluations": len(run.missing_evaluations),
-        "targets": [_target(front, run) for front in fronts(cells)],
+        "targets": [_target(front, run) for front in found],
+        "several_images": len({(front.dataset, front.protocol) for front in found}) > 1,
         "without_front": _without_front(cells),
         "tolerance": TOLERANCE,
         "ablations": ablation.section(run),

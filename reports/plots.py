@@ -95,8 +95,9 @@ def _beyond_line(front: Front) -> list[str]:
 
 
 def _highest(front: Front) -> float:
-    """The largest error that is in the picture, in metres."""
-    return min(float(front.cells["rmse_m"].max()), REACH * float(front.cells["rmse_m"].min()))
+    """The largest error that is in the picture, in metres: of the cells within ``REACH``."""
+    errors = front.cells["rmse_m"]
+    return float(errors[errors <= REACH * errors.min()].max())
 
 
 def _set_scales(ax: Axes, front: Front) -> None:

@@ -77,6 +77,7 @@ def significant(value: float) -> str:
 
 def summary_table(table: pd.DataFrame) -> Table:
     """The summary for a terminal."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
@@ -95,7 +96,8 @@ def summary_table(table: pd.DataFrame) -> Table:
     for name in summary.columns:
         text = name in {"model", "recipe", "size", "dataset"}
         header = Text(name if text else name.removeprefix("jetson-").replace("-", "\n").replace(" ", "\n"))
-        shown.add_column(header, justify="left" if text else "right", no_wrap=name != "dataset")
+        whole = 0 if name == "dataset" else max((cell_len(str(value)) for value in summary[name]), default=0)
+        shown.add_column(header, justify="left" if text else "right", no_wrap=name != "dataset", min_width=whole)
     previous = None
     for row in summary.itertuples(index=False, name=None):
         shown.add_row("" if row[0] == previous else row[0], *row[1:])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import html.parser
 import itertools
 import re
@@ -17,8 +18,11 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from depthbench.reports.load import COLUMNS, Run, load_run
+from depthbench.reports.page import Figures, render_page
+from depthbench.reports.pareto import fronts
 from depthbench.reports.report import build_report, write_tables
 from depthbench.suites.results import Record, RunFolder
+from tests.reports.conftest import write_run
 
 MakeRun = Callable[..., Path]
 TARGETS = ("cpu", "jetson-nano")
@@ -65,11 +69,23 @@ def check(page: Path) -> Page:
     return parsed
 
 
-def test_whole_report(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = make_run(lambda record: record if record.target in {*TARGETS, "jetson"} else None)
+def without_figures(run: Run) -> str:
+    """The page without what takes long to draw."""
+    return render_page(run, Figures({front.slug: () for front in fronts(run.cells)}), [])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
+    """A run with its whole report, the page, and what was said meanwhile."""
+    chosen = {*TARGETS, "jetson"}
+    root = write_run(tmp_path_factory.mktemp("built") / "run", lambda one: one if one.target in chosen else None)
     stages: list[str] = []
-    monkeypatch.chdir(root.parent)  # a relative path, as on a command line
-    page = build_report(Path(root.name), progress=stages.append)
+    with contextlib.chdir(root.parent):  # a relative path, as on a command line
+        return root, build_report(Path(root.name), progress=stages.append), stages
+
+
+def test_whole_report(built: tuple[Path, Path, list[str]]) -> None:
+    root, page, stages = built
     out = root / "report"
     assert page == out / "report.html"
     fronts = {f"pareto_{target}{cost}.png" for target in TARGETS for cost in ("", "_size_mb")}
@@ -130,9 +146,8 @@ def agrees(shown: str, value: float) -> bool:
     return abs(float(number.replace("−", "-")) - value) <= 0.5001 * 10**-decimals
 
 
-def test_notebooks_show_the_numbers_of_the_csv(make_run: MakeRun) -> None:
-    root = make_run(lambda record: record if record.target in {*TARGETS, "jetson"} else None)
-    build_report(root)
+def test_notebooks_show_the_numbers_of_the_csv(built: tuple[Path, Path, list[str]]) -> None:
+    root, *_ = built
     cells = pd.read_csv(root / "report" / "cells.csv", keep_default_na=False, na_values=[""])
     cells = cells[cells["status"] == "ok"]
 
@@ -288,16 +303,29 @@ def test_a_model_whose_pictures_are_of_other_images_is_named(make_run: MakeRun) 
     assert "because their pictures are of other images: fastdepth." in page.read_text(encoding="utf-8")
 
 
+def test_cards_name_their_images_where_there_are_several_data_sets(make_run: MakeRun) -> None:
+    def on_cpu(record: Record) -> Record | None:
+        return record if record.target == "cpu" else None
+
+    def on_two(record: Record) -> Record | None:
+        other = record.model.startswith("tst")
+        return on_cpu(replace(record, dataset="nyu-labeled", protocol="nyu-eigen") if other else record)
+
+    def said(edit: Callable[[Record], Record | None], name: str) -> list[str]:
+        page = BeautifulSoup(without_figures(load_run(make_run(edit, name))), "html.parser")
+        return [found.text for card in page.select(".cards .card") for found in card.select("header + p")]
+
+    assert said(on_cpu, "one") == []
+    assert said(on_two, "two") == ["accuracy on nyu-labeled (nyu-eigen)", "accuracy on rooms (native)"]
+
+
 def test_no_run_is_a_value_error_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"/run: no run here \(there is no run.json\)$"):
         build_report(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_broken_images_that_were_left_out_are_told(make_run: MakeRun, tmp_path: Path) -> None:
-    root = make_run(lambda record: replace(record, left_out=2 if record.target == "cpu" else 3))
-    cells = load_run(root).cells
-    assert list(cells[cells["target"] == "cpu"]["n_left_out"].unique()) == [2]
-    assert "on 40 images (2–3 broken ones were left out): each" in build_report(
-        root, tmp_path, notebook=False
-    ).read_text("utf-8")
+def test_broken_images_that_were_left_out_are_told(make_run: MakeRun) -> None:
+    run = load_run(make_run(lambda record: replace(record, left_out=2 if record.target == "cpu" else 3)))
+    assert list(run.cells[run.cells["target"] == "cpu"]["n_left_out"].unique()) == [2]
+    assert "on 40 images (2–3 broken ones were left out): each" in without_figures(run)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from depthbench.reports.load import Run, load_run
 from depthbench.reports.summary import data_names, significant, summary_rows, summary_table
+from depthbench.suites.cli.output import print_wide
 from depthbench.suites.results import Record
 
 MakeRun = Callable[..., Path]
@@ -62,6 +63,17 @@ def test_terminal_table_is_whole_at_a_hundred_columns(run: Run) -> None:
     assert "~ predicted, not measured" in text
     assert "▼ slower than its uncompressed form, ▽ less than 1.2 times as fast:" in " ".join(text.split())
     assert "reason unknown: run depthbench explain mobilevit-xxs:fp32 mobilevit-xxs:int8" in " ".join(text.split())
+
+
+def test_names_with_blanks_cost_no_number(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    def renamed(record: Record) -> Record:
+        return replace(record, model=f"{record.model} of a user with a long name")
+
+    cells = load_run(make_run(renamed)).cells
+    print_wide(summary_table(cells))
+    text = capsys.readouterr().out
+    assert "…" not in text
+    assert all(model in text for model in cells["model"])
 
 
 def test_empty_run_has_an_empty_table(make_run: MakeRun) -> None:
