@@ -35,15 +35,31 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSource:
 
 def test_forms_execute_in_int8_what_they_say(source: DataSource) -> None:
     data = open_dataset("folder", "test", root=source.root)
-    forms = list(quantizing.forms("tst-t", source, data, SIZE, recipes=("int8-full", "int8-mixed")))
-    assert [form.recipe for form in forms] == ["int8-full", "int8-mixed"]
-    whole, mixed = forms
+    forms = list(quantizing.forms("tst-t", source, data, SIZE, recipes=("int8-full", "int8")))
+    assert [form.recipe for form in forms] == ["int8-full", "int8"]
+    whole, part = forms
     assert whole.holds, quantizing.line(whole)
     assert whole.int8_convolutions == whole.convolutions
-    assert mixed.int8_macs_share <= whole.int8_macs_share
-    assert mixed.sqnr_db > whole.sqnr_db
+    assert part.int8_macs_share < whole.int8_macs_share
+    assert part.sqnr_db > whole.sqnr_db
     assert [form.accuracy.images for form in forms] == [3, 3]
     assert quantizing.line(whole).startswith("tst-t int8-full: ")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "share", "db", "delta1", "holds"),
+    [
+        ("int8", 0.1, 5.0, 0.3, True),  # nothing is claimed of it
+        ("int8-full", 0.9, 5.0, 0.3, True),
+        ("int8-nncf", 0.89, 30.0, 0.5, False),
+        ("int8-mixed", 0.1, 20.0, 0.491, True),
+        ("int8-mixed", 1.0, 19.9, 0.5, False),
+        ("int8-mixed", 1.0, 30.0, 0.489, False),
+    ],
+)
+def test_the_bounds_of_a_form(recipe: str, share: float, db: float, delta1: float, holds: bool) -> None:
+    accuracy = quantizing.Accuracy(3, delta1, 0.5, 0.7, 0.7, 0.0, (-0.1, 0.1))
+    assert quantizing.Form("tst-t", recipe, share, 9, 9, db, accuracy).holds == holds
 
 
 def test_every_claim_is_of_a_model_with_weights_and_a_recipe_for_this_cpu() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -59,11 +60,16 @@ def test_cores() -> None:
         ("bundle merge run result", "result: no such file"),
     ],
 )
-def test_bad_input(command: str, fault: str, tmp_path: Path) -> None:
-    done = depthbench(*command.split(), cwd=tmp_path)
-    assert done.returncode == 2, done.stdout
-    assert fault in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_bad_input(
+    command: str,
+    fault: str,
+    tmp_path: Path,
+    refused: Callable[[str, Path], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DEPTHBENCH_BOARDS", str(tmp_path / "boards.yaml"))
+    [line] = refused(command, tmp_path)
+    assert fault in line
 
 
 def test_a_faulty_file_of_boards_is_named(tmp_path: Path) -> None:

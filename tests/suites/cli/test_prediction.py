@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+Refused = Callable[[str, Path], list[str]]
 
 
 def depthbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -94,11 +97,6 @@ def test_profile_of_a_graph_without_weights(graph: Path) -> None:
         ("calibrate graph.onnx --target desktop-cpu", "1 networks are too few to calibrate desktop-cpu"),
     ],
 )
-def test_bad_input(command: str, fault: str, graph: Path) -> None:
-    done = depthbench(*command.split(), cwd=graph)
-    assert done.returncode == 2, done.stderr
-    faults = [line for line in done.stderr.strip().splitlines() if line.startswith("depthbench: ")]
-    assert len(faults) == 1
-    assert fault in faults[0]
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_bad_input(command: str, fault: str, graph: Path, refused: Refused) -> None:
+    [line] = [line for line in refused(command, graph) if line.startswith("depthbench: ")]
+    assert fault in line
