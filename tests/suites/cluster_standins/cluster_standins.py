@@ -34,11 +34,12 @@ def measure(
     """Each file takes a moment."""
     del profile, seed, progress
     log = Path(os.environ["STANDIN_LOG"])
-    note(log.with_name(f"{name}.begun"), str(os.getpid()))
     outcomes = []
     for one in work:
         begun = time.time()
         try:
+            if not outcomes:  # here, so that whoever sees it can interrupt nothing but what follows
+                note(log.with_name(f"{name}.begun"), str(os.getpid()))
             time.sleep(EACH_S)
         except KeyboardInterrupt:
             if "STANDIN_DEAF" in os.environ:  # a library that does not stop when it should
