@@ -36,6 +36,19 @@ WITHIN_REACH = ("0_1m", "1_3m")
 
 BY_PLACE = ("rmse_m", "abs_rel", "delta1")
 _PLACES = (*RANGES, "edge")
+
+
+class _Part(NamedTuple):
+    """Pixels of a range of depth, near a depth edge or not: every pixel that counts is in one of them."""
+
+    range: str
+    edge: bool
+
+    def of(self, place: str) -> bool:
+        return self.edge if place == "edge" else self.range == place
+
+
+_PARTS = tuple(_Part(name, edge) for name in RANGES for edge in (False, True))
 DETAILS = (*(f"{metric}_{place}" for place in _PLACES for metric in BY_PLACE), "obstacles_too_far")
 ALL_METRICS = (*METRICS, *DETAILS)
 
@@ -45,7 +58,12 @@ EDGE_RATIO = 1.1
 EDGE_WIDTH = 240
 """The band at an edge reaches (height of the image) / ``EDGE_WIDTH`` pixels, at least one, to each side of it."""
 
-_BLOCK = 1 << 13  # pixels at a time: their temporaries are small enough to be reused and stay in the cache
+_TIMES = 1.25
+_WITHIN = tuple(k * math.log(_TIMES) * (1 - 1e-12) for k in (1, 2, 3))
+"""max(p/g, g/p) < 1.25^k as a bound of |e|. Ratios of two float32 that are not 1.25^k themselves are farther from it than the
+last factor, which leaves out those that are, whatever the logarithm rounds to."""
+
+_BLOCK = 1 << 14  # pixels at a time: their temporaries are small enough to be reused and stay in the cache
 
 
 def valid_mask(gt: NDArray[np.float32], *, min_depth: float = 0.0, max_depth: float = math.inf) -> NDArray[np.bool_]:
@@ -71,7 +89,7 @@ def edge_band(gt: NDArray[np.float32]) -> NDArray[np.bool_]:
         marks[:, :-1] |= across
         marks[:, 1:] |= across
     reach = max(1, round(len(gt) / EDGE_WIDTH))
-    return _widen(_widen(jump, reach).T, reach).T
+    return _widen(jump, reach)
 
 
 def _jumps(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -81,11 +99,15 @@ def _jumps(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _widen(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-    """Each mark spread over ``reach`` rows up and down."""
-    wide = mask.copy()
+    """Each mark spread over the square of ``reach`` pixels to every side of it."""
+    tall = mask.copy()
     for step in range(1, reach + 1):
-        wide[step:] |= mask[:-step]
-        wide[:-step] |= mask[step:]
+        tall[step:] |= mask[:-step]
+        tall[:-step] |= mask[step:]
+    wide = tall.copy()
+    for step in range(1, reach + 1):
+        wide[:, step:] |= tall[:, :-step]
+        wide[:, :-step] |= tall[:, step:]
     return wide
 
 
@@ -134,31 +156,25 @@ class Truth:
 
     def __init__(self, gt: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
         self.shape = gt.shape
-        near_edge = edge_band(gt).ravel()
-        flat, counts = gt.ravel(), mask.ravel()
-        found: dict[str, list[NDArray[np.int32]]] = {place: [] for place in _PLACES}
-        for start in range(0, len(flat), _BLOCK):
-            block, block_counts = flat[start : start + _BLOCK], counts[start : start + _BLOCK]
-            chosen = {place: block_counts & (block > low) & (block <= high) for place, (low, high) in RANGES.items()}
-            chosen["edge"] = block_counts & near_edge[start : start + _BLOCK]
-            for place, pixels in chosen.items():
-                found[place].append(np.flatnonzero(pixels).astype(np.int32) + np.int32(start))
-        self._pixels = {place: np.concatenate(blocks) for place, blocks in found.items()}
-        self._depths = {place: flat[pixels] for place, pixels in self._pixels.items()}
+        near_edge = edge_band(gt)
+        self._pixels = {}
+        for name, (low, high) in RANGES.items():
+            inside = mask & (gt > low) & (gt <= high)
+            self._pixels[_Part(name, edge=True)] = np.flatnonzero(inside & near_edge)
+            self._pixels[_Part(name, edge=False)] = np.flatnonzero(inside & ~near_edge)
+        self._depths = {part: gt.take(pixels).astype(np.float64) for part, pixels in self._pixels.items()}
 
     @property
     def n(self) -> int:
         """Number of pixels that count."""
-        return sum(len(self._pixels[place]) for place in RANGES)
+        return sum(len(pixels) for pixels in self._pixels.values())
 
     def median_ratio(self, pred: NDArray[np.float32]) -> float:
         """median(g) / median(p) over the pixels that count, p floored at 1 cm; 1 when none counts."""
         if not self.n:
             return 1.0
-        flat = pred.ravel()
-        predicted = np.concatenate([flat[self._pixels[place]] for place in RANGES])
-        true = np.concatenate([self._depths[place] for place in RANGES])
-        return float(np.median(true) / np.median(np.maximum(predicted, FLOOR_M)))
+        true = np.concatenate(list(self._depths.values()))
+        return float(np.median(true) / np.median(np.maximum(self._predicted(pred), FLOOR_M)))
 
     def score(self, pred: NDArray[np.float32]) -> dict[str, float]:
         """All of ``ALL_METRICS`` for a prediction (H, W) in metres; nan where no pixel counts.
@@ -168,43 +184,58 @@ class Truth:
         if pred.shape != self.shape:
             raise ValueError(f"prediction is {_size(pred.shape)}, ground truth is {_size(self.shape)}")
         flat = pred.ravel()
-        sums = {place: self._sums(flat, place) for place in _PLACES}
-        whole, reach = _total(sums[place] for place in RANGES), _total(sums[place] for place in WITHIN_REACH)
+        sums = {part: self._sums(flat, part) for part in _PARTS}
+        whole = _total(sums.values())
         if not math.isfinite(whole.squares):
-            values = np.concatenate([flat[self._pixels[place]] for place in RANGES])
+            values = self._predicted(pred)
             bad = np.count_nonzero(~np.isfinite(values))
             raise ValueError(f"the prediction is not finite at {bad} of {len(values)} pixels")
         scores = whole.named()
-        for place, part in sums.items():
-            named = part.named()
+        for place in _PLACES:
+            named = _total(found for part, found in sums.items() if part.of(place)).named()
             scores |= {f"{metric}_{place}": named[metric] for metric in BY_PLACE}
+        reach = _total(found for part, found in sums.items() if part.range in WITHIN_REACH)
         return {**scores, "obstacles_too_far": reach.far / reach.n if reach.n else math.nan}
 
-    def _sums(self, flat: NDArray[np.float32], place: str) -> _Sums:
-        pixels, depths = self._pixels[place], self._depths[place]
+    def _predicted(self, pred: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The prediction at the pixels that count, in the order of their depths."""
+        return pred.take(np.concatenate(list(self._pixels.values())))
+
+    def _sums(self, flat: NDArray[np.float32], part: _Part) -> _Sums:
+        pixels, depths = self._pixels[part], self._depths[part]
         starts = range(0, len(pixels), _BLOCK)
-        return _total(_block(flat[pixels[i : i + _BLOCK]], depths[i : i + _BLOCK]) for i in starts)
+        return _total(_block(flat.take(pixels[i : i + _BLOCK]), depths[i : i + _BLOCK]) for i in starts)
 
 
-def _block(pred: NDArray[np.float32], gt: NDArray[np.float32]) -> _Sums:
-    if not np.isfinite(pred).all():
+def _block(pred: NDArray[np.float32], g: NDArray[np.float64]) -> _Sums:
+    """Arrays are overwritten as soon as they are done with, and sums of products are dot products: memory is what costs."""
+    lowest = pred.min()
+    if not lowest > -math.inf:  # nan too; the squares show positive infinities
         return _Sums(squares=math.inf)
-    p, g = np.maximum(pred.astype(np.float64), FLOOR_M), gt.astype(np.float64)
-    error, ratio = p - g, p / g
-    squares, log_error = np.square(error), np.log(ratio)
-    worse = np.maximum(ratio, 1 / ratio)
+    p = pred.astype(np.float64)
+    if lowest < FLOOR_M:
+        np.maximum(p, FLOOR_M, out=p)
+    ratio, error = p / g, np.subtract(p, g, out=p)
+    squares, far = float(error @ error), int(np.count_nonzero(ratio > _TIMES))
+    error = np.abs(error, out=error)
+    log_error = np.log(ratio, out=ratio)
+    logs, log_squares = float(log_error.sum()), float(log_error @ log_error)
+    magnitude = np.abs(log_error, out=log_error)
+    within1, within2, within3 = (int(np.count_nonzero(magnitude < bound)) for bound in _WITHIN)
+    log_magnitudes = float(magnitude.sum())
+    relative = np.divide(error, g, out=magnitude)
     return _Sums(
         n=len(p),
-        squares=float(squares.sum()),
-        relative=float((np.abs(error) / g).sum()),
-        relative_squares=float((squares / g).sum()),
-        logs=float(log_error.sum()),
-        log_magnitudes=float(np.abs(log_error).sum()),
-        log_squares=float(np.square(log_error).sum()),
-        within1=int(np.count_nonzero(worse < 1.25)),
-        within2=int(np.count_nonzero(worse < 1.25**2)),
-        within3=int(np.count_nonzero(worse < 1.25**3)),
-        far=int(np.count_nonzero(ratio > 1.25)),
+        squares=squares,
+        relative=float(relative.sum()),
+        relative_squares=float(relative @ error),
+        logs=logs,
+        log_magnitudes=log_magnitudes,
+        log_squares=log_squares,
+        within1=within1,
+        within2=within2,
+        within3=within3,
+        far=far,
     )
 
 
