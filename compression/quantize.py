@@ -219,7 +219,7 @@ def _one_thread() -> Iterator[None]:
 
 def _open_calibrator(calibrator: Any) -> None:
     options = quiet()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC  # the levels above change ranges
     calibrator.infer_session = ort.InferenceSession(
         calibrator.augmented_model_path, options, providers=calibrator.execution_providers
     )
