@@ -146,6 +146,12 @@ class _Sums(NamedTuple):
         }
 
 
+def _within(gt: NDArray[np.float32], name: str) -> NDArray[np.bool_]:
+    low, high = RANGES[name]
+    inside: NDArray[np.bool_] = (gt > low) & (gt <= high)
+    return inside
+
+
 def _total(parts: Iterable[_Sums]) -> _Sums:
     return _Sums(*(sum(column) for column in zip(_Sums(), *parts, strict=True)))
 
@@ -159,11 +165,8 @@ class Truth:
     def __init__(self, gt: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
         self.shape = gt.shape
         near_edge = edge_band(gt)
-        self._pixels = {}
-        for name, (low, high) in RANGES.items():
-            inside = mask & (gt > low) & (gt <= high)
-            self._pixels[_Part(name, edge=True)] = np.flatnonzero(inside & near_edge)
-            self._pixels[_Part(name, edge=False)] = np.flatnonzero(inside & ~near_edge)
+        counted = {True: mask & near_edge, False: mask & ~near_edge}
+        self._pixels = {part: np.flatnonzero(counted[part.edge] & _within(gt, part.range)) for part in _PARTS}
         self._depths = {part: gt.take(pixels).astype(np.float64) for part, pixels in self._pixels.items()}
 
     @property
