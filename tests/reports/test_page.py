@@ -139,7 +139,7 @@ def test_tabs_change_what_accuracy_is_traded_for(page: Any) -> None:
 def thousand(tmp_path_factory: pytest.TempPathFactory, a_run: Path) -> Path:
     """A run of 1,000 cells that all ran: a run's cells under further names, each with files of its own."""
     source, folder = load_run(a_run), RunFolder(tmp_path_factory.mktemp("thousand"))
-    done = [record for record in source.records if record.status == "ok"]
+    done = [record for record in source.records if record.status == "ok" and record.target in {"cpu", "jetson-nano"}]
     records: list[Record] = []
     for copy in range(1000 // len(done) + 1):
         for record in done:
