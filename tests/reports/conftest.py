@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from depthbench.reports.load import Run, load_run
-from depthbench.reports.page import Figures, render_page
-from depthbench.reports.pareto import fronts
 from depthbench.suites.results import Latency, Lineage, Record, RunFolder, write_atomic, write_json
 
 # model: (family, params_m, gmacs at 224×224, rmse_m, ms of fp32 on the CPU)
@@ -204,11 +202,6 @@ def write_run(root: Path, edit: Edit = lambda record: record, sizes: Any = ((224
             done.add(record.evaluation)
             write_evaluation(folder, record.evaluation, rmse, seed)
     return root
-
-
-def without_figures(run: Run) -> str:
-    """The page without what takes long to draw."""
-    return render_page(run, Figures({front.slug: () for front in fronts(run.cells)}), [])
 
 
 @pytest.fixture

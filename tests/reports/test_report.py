@@ -18,9 +18,11 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from depthbench.reports.load import COLUMNS, Run, load_run
+from depthbench.reports.page import Figures, render_page
+from depthbench.reports.pareto import fronts
 from depthbench.reports.report import build_report, write_tables
 from depthbench.suites.results import Record, RunFolder
-from tests.reports.conftest import without_figures, write_run
+from tests.reports.conftest import write_run
 
 MakeRun = Callable[..., Path]
 TARGETS = ("cpu", "jetson-nano")
@@ -65,6 +67,11 @@ def check(page: Path) -> Page:
     for link in parsed.links:
         assert link[1:] in parsed.ids if link.startswith("#") else (page.parent / link).is_file(), link
     return parsed
+
+
+def without_figures(run: Run) -> str:
+    """The page without what takes long to draw."""
+    return render_page(run, Figures({front.slug: () for front in fronts(run.cells)}), [])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from depthbench.reports.report import build_report
 from depthbench.suites.results import Record, RunFolder
 from depthbench.suites.runner import Outcome, Request, run
 from depthbench.suites.schema import load_suite
@@ -131,7 +130,7 @@ def test_two_runs_at_once_make_each_artefact_once(work: Path, tmp_path: Path) ->
     assert without_times(one) == without_times(two)
 
 
-def test_a_run_that_is_moved_still_reports(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_moved_still_reports(work: Path, tmp_path: Path) -> None:
     outcome = go(work, tmp_path / "run")
     for path in sorted((tmp_path / "run").rglob("*")):
         if path.is_file():
@@ -141,8 +140,18 @@ def test_a_run_that_is_moved_still_reports(work: Path, tmp_path: Path, monkeypat
     (tmp_path / "run").rename(elsewhere)
     shutil.rmtree(tmp_path / "cache")
     shutil.rmtree(work)
-    monkeypatch.setenv("DEPTHBENCH_CACHE", str(tmp_path / "other"))
-    page = build_report(elsewhere, notebook=False)
+    command = [
+        sys.executable,
+        "-c",
+        "from depthbench.suites.cli import main; main()",
+        "report",
+        str(elsewhere),
+        "--json",
+    ]
+    environment = {**os.environ, "DEPTHBENCH_CACHE": str(tmp_path / "other"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    page = Path(json.loads(done.stdout)["report"])
     assert page == elsewhere / "report" / "report.html"
     text = page.read_text()
     assert all(record.model in text for record in outcome.records)

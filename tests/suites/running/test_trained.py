@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
@@ -16,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from depthbench.reports.ablation import ablations, csv
+from depthbench.reports.ablation import ablations
 from depthbench.reports.load import load_run
+from depthbench.reports.report import build_report
 from depthbench.suites.checkpoint import read_tensors
 from depthbench.suites.data import Access
 from depthbench.suites.models import ModelSpec, build_model
@@ -31,7 +31,6 @@ from depthbench.suites.targets import desktop_cpu
 from depthbench.suites.targets.desktop_cpu import MeasureProfile
 from depthbench.tst import build_tst
 from depthbench.tst.layers import Attention
-from tests.reports.conftest import without_figures
 
 TINY = MeasureProfile(seconds=0.05, samples=10, block_s=0.01, warmup_s=0.01, warmup_runs=10)
 SUITE = """
@@ -144,12 +143,12 @@ def test_killed_in_training_the_suite_goes_on_and_ends_in_the_table(
     assert options["config"]["batch"] == 16
     assert set(options["data"]) == {"folder"}
 
-    loaded = load_run(out)
-    [ablation] = ablations(loaded)
+    [ablation] = ablations(load_run(out))
     assert list(ablation.table["variant"]) == ["full", "no-fusion"]
     assert list(ablation.table["seeds"]) == [2, 2]
-    assert "What each part buys" in without_figures(loaded)
-    assert list(pd.read_csv(io.StringIO(csv(loaded)))["variant"]) == ["full", "no-fusion"]
+    page = build_report(out, notebook=False)
+    assert "What each part buys" in page.read_text("utf-8")
+    assert list(pd.read_csv(out / "report" / "ablation.csv")["variant"]) == ["full", "no-fusion"]
 
 
 def test_a_second_run_trains_nothing(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
