@@ -131,9 +131,7 @@ def explained(build: Build, folder: Path) -> Explanation:
 def test_explain_names_the_true_cause(build: Build, cause: str, named: str, remedy: str, tmp_path: Path) -> None:
     found = explained(build, tmp_path)
     assert found.cause == cause, [(one.name, one.lost_ms) for one in found.causes]
-    told = [
-        sentence for sentence in found.sentences if "of the INT8 time" in sentence
-    ]  # how fast it is may stand before
+    told = [sentence for sentence in found.sentences if "of the INT8 time" in sentence]  # another may stand before
     assert len(told) in (1, 2)
     assert named in told[0]
     assert remedy in told[0]
