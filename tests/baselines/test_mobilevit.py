@@ -3,16 +3,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
-from transformers import MobileViTConfig, MobileViTForImageClassification
 
 from depthbench.baselines import MOBILEVIT, MobileViTDepth, build_mobilevit, load_mobilevit_checkpoint
 from depthbench.baselines.mobilevit import Attention
+
+if TYPE_CHECKING:
+    from transformers import MobileViTForImageClassification
 
 # apple/mobilevit-xx-small, -x-small and -small, as far as they differ from the defaults of transformers
 PUBLISHED = {
@@ -28,6 +31,8 @@ PUBLISHED = {
 
 @pytest.fixture
 def published(randomized) -> Callable[[str], MobileViTForImageClassification]:
+    from transformers import MobileViTConfig, MobileViTForImageClassification  # takes seconds: not while collecting
+
     return lambda name: randomized(MobileViTForImageClassification(MobileViTConfig(num_labels=5, **PUBLISHED[name])))
 
 
