@@ -203,7 +203,7 @@ def test_prediction_that_is_not_finite_names_the_image(root: Path, tmp_path: Pat
 def test_published_network_on_nyu_scores_as_an_independent_script_found(real_data: RealData) -> None:
     path, images = real_data("external/fastdepth_224_float.onnx"), real_data("nyu_labeled/test").parent
     dataset = open_dataset("nyu-labeled", "test", root=images)
-    got = evaluate_onnx(path, dataset, "nyu-fastdepth", threads=2).summary()
+    got = evaluate_onnx(path, dataset, "nyu-fastdepth").summary()
     expected = {"rmse_m": 0.6080, "abs_rel": 0.1672, "delta1": 0.7690}
     assert {name: got[name] for name in expected} == pytest.approx(expected, rel=5e-3)
     assert got["n"] == 654

@@ -62,6 +62,7 @@ class StandIn:
         """What a process on the board sees."""
         return {
             "PATH": f"{STANDINS}:/usr/bin:/bin",
+            "HOME": str(self.folder / "home"),  # the shell's start-up files are not those of whoever runs the tests
             "STANDIN": str(self.folder),
             "TMPDIR": str(self.folder / "tmp"),
             "DEPTHBENCH_SYSROOT": str(self.folder / "root"),
