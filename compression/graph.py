@@ -52,6 +52,7 @@ def optimized(path: Path, level: ort.GraphOptimizationLevel) -> onnx.ModelProto:
         target = Path(folder) / "optimized.onnx"
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(target)
+        options.intra_op_num_threads = 1
         options.graph_optimization_level = level
         options.log_severity_level = (
             3  # a warning says that such a file fits this machine only: it is read and thrown away

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from depthbench.compression.executed import quiet
 from depthbench.suites.export import export_onnx
 
 Exported = Callable[[nn.Module, tuple[int, int], int], tuple[float, list[str]]]
@@ -62,7 +63,7 @@ def exported_difference(tmp_path: Path, picture: Callable[[int, int], Tensor]) -
         rgb = picture(*size)
         with torch.no_grad():
             eager = network(rgb)
-        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, quiet(), providers=["CPUExecutionProvider"])
         (depth,) = session.run(None, {"rgb": rgb.numpy()})
         return float((torch.from_numpy(depth) - eager).abs().max()), [n.op_type for n in onnx.load(path).graph.node]
 

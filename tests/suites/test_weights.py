@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnxruntime import GraphOptimizationLevel
 
+from depthbench.compression.executed import quiet
 from depthbench.compression.graph import initial_values, node_histogram, optimized, read_model
 from depthbench.compression.half import to_fp16
 from depthbench.compression.prune_costs import count_macs
@@ -151,7 +152,7 @@ def test_shipped_weights_survive_half_precision(name: str, tmp_path: Path) -> No
     full = export_onnx(build_model(resolve_model(name)).eval(), tmp_path / "fp32.onnx", (224, 224), opset=13)
     to_fp16(full, tmp_path / "fp16.onnx")
     depths = [
-        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"rgb": image})[0]
+        onnxruntime.InferenceSession(path, quiet(), providers=["CPUExecutionProvider"]).run(None, {"rgb": image})[0]
         for path in (full, tmp_path / "fp16.onnx")
     ]
     np.testing.assert_allclose(depths[1], depths[0], atol=0.1)

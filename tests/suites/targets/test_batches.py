@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
+from depthbench.compression.executed import quiet
 from depthbench.suites.export import export_onnx
 from depthbench.suites.models import MODELS
 from depthbench.suites.targets import BUILT_IN, desktop_cpu
@@ -24,8 +25,8 @@ def test_every_image_is_computed_for_itself(model: str, tmp_path: Path) -> None:
     path = export_onnx(MODELS[model].build(), tmp_path / "one.onnx", (64, 64))
     out = rebatched(path, 3, tmp_path / "three.onnx")
     images = np.random.default_rng(1).random((3, 3, 64, 64), dtype=np.float32)
-    [depth] = ort.InferenceSession(str(out)).run(None, {"rgb": images})
-    single = ort.InferenceSession(str(path))
+    [depth] = ort.InferenceSession(str(out), quiet()).run(None, {"rgb": images})
+    single = ort.InferenceSession(str(path), quiet())
     for image, got in zip(images, depth, strict=True):
         [wanted] = single.run(None, {"rgb": image[None]})
         np.testing.assert_allclose(got[None], wanted, rtol=1e-3, atol=1e-4)
