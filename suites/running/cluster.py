@@ -236,11 +236,26 @@ class Cluster:
             parcel = pack(place)
             if parcel is None:
                 return None
-            self._sent[place] = self._client.scatter(parcel, hash=False)
+            self._sent[place] = self._scattered(parcel)
         self._sent.move_to_end(place)
         while len(self._sent) > _PARCELS:
             self._sent.popitem(last=False)
         return self._sent[place]
+
+    def _scattered(self, parcel: Parcel) -> Future[Any]:
+        """A parcel on one of the workers, which may die while it arrives: Dask calls that a lost connection, to anyone."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return self._client.scatter(parcel, hash=False)
+            except OSError as error:  # a timeout among them, while no worker is there
+                if time.monotonic() - begun > PATIENCE_S:
+                    raise ValueError(
+                        f"nothing reaches a worker of the Dask cluster any more ({described(error)}); what was finished is"
+                        " kept: run the same command again"
+                    ) from None
+                self._look()
+                time.sleep(0.2)
 
     def _outcome(self, key: str, future: Future[Any]) -> tuple[Done, bool]:
         from distributed import KilledWorker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import queue
 import signal
 import subprocess
 import threading
@@ -21,9 +22,12 @@ from PIL import Image
 
 from depthbench.suites.results import Record
 from depthbench.suites.runner import Outcome, Request, run
-from depthbench.suites.running.cluster import Scheduler
+from depthbench.suites.running.cluster import Cluster, Scheduler
+from depthbench.suites.running.execution import Call
 from depthbench.suites.running.local_cluster import local_cluster
+from depthbench.suites.running.parcels import pack
 from depthbench.suites.schema import parse_suite
+from depthbench.suites.storage.store import Store
 
 STANDINS = Path(__file__).parents[1] / "cluster_standins"
 SUITE = """
@@ -192,6 +196,36 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     subprocess.run([*command, "-addext", names, "-keyout", files[1], "-out", files[0]], check=True, capture_output=True)
     return files
+
+
+def test_a_worker_dies_while_an_entry_of_the_store_is_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped first, so that the entry cannot have arrived; the entry goes to the worker that takes its place."""
+    from distributed import Client
+
+    place = ("artefacts", "0" * 20)
+    Store(place[0]).make(place[1], network)
+    with ExitStack() as stack:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv("DEPTHBENCH_CACHE", str(tmp_path / "theirs"))
+            cluster = stack.enter_context(local_cluster(1))
+        client = stack.enter_context(Client(cluster, set_as_default=False))
+        [worker] = client.run(os.getpid).values()
+        os.kill(worker, signal.SIGSTOP)
+        threading.Timer(0.5, os.kill, (worker, signal.SIGKILL)).start()
+        workers = Cluster(client, queue.SimpleQueue(), travel=True)
+        workers.submit("read", Call("reading", pack, (place,), needs=(place,)))
+        key, done, again = workers.next()
+        assert (key, done.reason, again) == ("read", None, True)
+        assert done.value.files == {"model.onnx": b"a network"}
+        assert done.timings.pid != worker
+
+
+def network(folder: Path) -> dict[str, Any]:
+    """Write an entry of the store."""
+    (folder / "model.onnx").write_bytes(b"a network")
+    return {}
 
 
 def test_tls(certificate: tuple[Path, Path]) -> None:
