@@ -40,7 +40,7 @@ def run_suite(session: nox.Session, suite: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests."""
     install(session, *group("test"))
-    workers = str(2 + (os.cpu_count() or 1))  # some tests wait for a board or a deadline
+    workers = str(1 + (os.cpu_count() or 1))  # some tests wait for a board or a deadline
     session.run("pytest", "-n", workers, "--dist", "worksteal", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
