@@ -247,7 +247,8 @@ class Cluster:
         begun = time.monotonic()
         while True:
             try:
-                return self._client.scatter(parcel, hash=False)
+                sent: Future[Any] = self._client.scatter(parcel, hash=False)
+                return sent
             except OSError as error:  # a timeout among them, while no worker is there
                 if time.monotonic() - begun > PATIENCE_S:
                     raise ValueError(
