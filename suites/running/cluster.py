@@ -243,7 +243,7 @@ class Cluster:
         return self._sent[place]
 
     def _scattered(self, parcel: Parcel) -> Future[Any]:
-        """A parcel on one of the workers, which may die while it arrives: Dask calls that a lost connection, to anyone."""
+        """A parcel on one of the workers; sent again when that one dies meanwhile, which Dask says as a lost connection."""
         begun = time.monotonic()
         while True:
             try:
