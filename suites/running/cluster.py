@@ -247,7 +247,7 @@ class Cluster:
         begun = time.monotonic()
         while True:
             try:
-                sent: Future[Any] = self._client.scatter(parcel, hash=False)
+                sent: Future[Any] = self._client.scatter(parcel, hash=False, timeout=1)  # for a worker
                 return sent
             except OSError as error:  # a timeout among them, while no worker is there
                 if time.monotonic() - begun > PATIENCE_S:

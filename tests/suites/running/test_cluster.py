@@ -222,6 +222,20 @@ def test_a_worker_dies_while_an_entry_of_the_store_is_on_its_way(
         assert done.timings.pid != worker
 
 
+def test_where_no_worker_comes_back_the_run_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import Client
+
+    place = ("artefacts", "0" * 20)
+    Store(place[0]).make(place[1], network)
+    monkeypatch.setattr("depthbench.suites.running.cluster.PATIENCE_S", 0.5)
+    with local_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
+        workers = Cluster(client, queue.SimpleQueue(), travel=True)
+        cluster.scale(0)
+        cluster.sync(cluster._correct_state)
+        with pytest.raises(ValueError, match=r"worker.*what was finished is kept: run the same command again$"):
+            workers.submit("read", Call("reading", pack, (place,), needs=(place,)))
+
+
 def network(folder: Path) -> dict[str, Any]:
     """Write an entry of the store."""
     (folder / "model.onnx").write_bytes(b"a network")
