@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -29,10 +28,15 @@ class _Macs(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives 
 def count_macs(module: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of one forward pass: convolution, linear and matrix product.
 
-    A layer that is applied several times counts each time.
+    A layer that is applied several times counts each time. The module's mode is afterwards what it was.
     """
-    with torch.no_grad(), _Macs() as macs:
-        copy.deepcopy(module).eval()(example)
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        with torch.no_grad(), _Macs() as macs:
+            module.eval()(example)
+    finally:
+        for part, training in modes:
+            part.training = training
     total: int = macs.total
     return total
 

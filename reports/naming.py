@@ -46,9 +46,11 @@ def name_cells(ax: Axes, front: Front, theme: Theme, payoff: Notes, lines: list[
     off; cells above ``highest`` metres stand at the upper edge.
     """
     figure = themes.figure_of(ax)
-    for _ in range(3):  # settles the layout, which then stays: names are placed in pixels
-        figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    for _ in range(2):  # settles the layout, which then stays: names are placed in pixels
+        engine.execute(figure)
+    figure.set_layout_engine(None)
     scale = figure.dpi / 72
     points, boxes = _marks(ax, front, highest, scale)
     crowded = bool(key(front, payoff))

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import MappingProxyType
@@ -152,9 +153,17 @@ def resolve_model(text: str, base: Path | None = None, weights: Path | None = No
         return ModelSpec(text, "function", "user", _digest(_code_digest(text), weights), weights)
     if text not in MODELS:
         raise ValueError(unknown("model", text, MODELS) + "; an .onnx file or package.module:function is also accepted")
-    if weights is None and weights_path(text).is_file():
-        weights = weights_path(text)
+    if weights is None and (shipped := weights_path(text)).is_file():
+        stat = shipped.stat()
+        digest = _shipped_digest(shipped, stat.st_mtime_ns, stat.st_size)
+        return ModelSpec(text, "catalogue", MODELS[text].family, digest, shipped)
     return ModelSpec(text, "catalogue", MODELS[text].family, _digest("untrained", weights), weights)
+
+
+@cache
+def _shipped_digest(path: Path, changed_ns: int, size: int) -> str:
+    """Digest of a file of the package, which a plan asks for many times; read again when the file was changed."""
+    return file_sha256(path)
 
 
 def _digest(otherwise: str, weights: Path | None) -> str:
