@@ -16,13 +16,6 @@ REACHES = (1.0, 1.8, 2.8, 4.0, 5.5, 7.0, 9.0, 11.0, 14.0)
 """Distances that are tried, in multiples of the gap, the nearest first."""
 
 
-def overlap(a: Box, b: Box) -> float:
-    """Area that two boxes share, in square pixels."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0.0) * max(height, 0.0)
-
-
 def place_labels(
     anchors: Sequence[tuple[float, float]],
     sizes: Sequence[tuple[float, float]],
@@ -49,7 +42,10 @@ def place_labels(
             box = _beside((x, y), (width, height), angle, reach * gap)
             if rank >= least * len(ANGLES):  # no later place can be better
                 break
-            if not _contains(bounds, box) or any(overlap(box, other) for other in taken):
+            left, bottom, right, top = box
+            if not _contains(bounds, box) or any(
+                left < other[2] and other[0] < right and bottom < other[3] and other[1] < top for other in taken
+            ):
                 continue
             leader = (x, y, *nearest(box, x, y))
             hidden = sum(_crosses(leader, other) for other in taken if nearest(other, x, y) != (x, y))

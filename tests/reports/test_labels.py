@@ -4,7 +4,14 @@ import itertools
 
 import numpy as np
 
-from depthbench.reports.labels import nearest, overlap, place_labels
+from depthbench.reports.labels import Box, nearest, place_labels
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Area that two boxes share, in square pixels."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0.0) * max(height, 0.0)
 
 
 def test_no_label_covers_another_a_mark_or_the_edge() -> None:

@@ -38,7 +38,7 @@ def test_a_foreign_load_is_seen(nets: ModuleType, export: Callable[..., Path]) -
     path = export(nets.Plain)
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
     try:
-        attempt = paired((path, Interpreter()), (path, Interpreter()), QUICK.model_copy(update={"block_s": 0.05}))
+        attempt = paired((path, Interpreter()), (path, Interpreter()), QUICK.model_copy(update={"block_s": 0.02}))
     finally:
         for other in busy:
             other.kill()
