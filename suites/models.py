@@ -154,14 +154,13 @@ def resolve_model(text: str, base: Path | None = None, weights: Path | None = No
     if text not in MODELS:
         raise ValueError(unknown("model", text, MODELS) + "; an .onnx file or package.module:function is also accepted")
     if weights is None and (shipped := weights_path(text)).is_file():
-        stat = shipped.stat()
-        digest = _shipped_digest(shipped, stat.st_mtime_ns, stat.st_size)
+        digest = _shipped_digest(shipped, shipped.stat().st_mtime_ns)
         return ModelSpec(text, "catalogue", MODELS[text].family, digest, shipped)
     return ModelSpec(text, "catalogue", MODELS[text].family, _digest("untrained", weights), weights)
 
 
 @cache
-def _shipped_digest(path: Path, changed_ns: int, size: int) -> str:
+def _shipped_digest(path: Path, _changed_ns: int) -> str:
     """Digest of a file of the package, which a plan asks for many times; read again when the file was changed."""
     return file_sha256(path)
 
