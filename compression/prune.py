@@ -118,7 +118,7 @@ def _cut(
             raise ValueError("scope: sensitivity needs images to score on, which only a recipe's context has")
         sensitivity = scan(module, groups, options, context, progress=context.progress)
     order = ordered_chunks(groups, options.scope, sensitivity, "params" if options.params_ratio else "macs")
-    return bisect(module, example, groups, order, cost, before, ratio), remarks
+    return bisect(module, groups, order, cost, before, ratio), remarks
 
 
 def _renew_norms(module: nn.Module, options: PruneOptions, context: Context | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,13 +30,14 @@ class Group:
 
     ``scores[i]``: mean importance of chunk i; chunks come least important first. ``shares[i]``: the share of the group's
     channels that is gone with chunks 0 to i. ``attention``: the module whose heads the channels are, ``heads[i]`` how many
-    of them are left after chunk i.
+    of them are left after chunk i. ``graph``: Torch-Pruning's, in which the group was found.
     """
 
     root: str
     chunks: tuple[tuple[int, ...], ...]
     scores: tuple[float, ...]
     shares: tuple[float, ...]
+    graph: Any = field(repr=False, compare=False)
     attention: str | None = None
     heads: tuple[int, ...] = ()
 
@@ -81,7 +82,8 @@ def find_groups(
         before = (original or {}).get(root, score.numel())
         fewest = max(1, round((1 - options.max_channel_ratio) * before / parts)) * parts
         whole = options.heads and attention is not None
-        groups.append(_chunked(root, score.reshape(parts, -1), fewest, round_to, attention if whole else None))
+        scored = score.reshape(parts, -1)
+        groups.append(_chunked(graph, root, scored, fewest, round_to, attention if whole else None))
     return groups, remarks
 
 
@@ -109,7 +111,7 @@ def _parts(model: nn.Module, outputs: set[Any]) -> tuple[str | None, int]:
     return attention, parts
 
 
-def _chunked(root: str, score: Tensor, fewest: int, round_to: int, attention: str | None) -> Group:
+def _chunked(graph: Any, root: str, score: Tensor, fewest: int, round_to: int, attention: str | None) -> Group:
     """Cut a group with scores (parts, channels per part) down to ``fewest`` channels, least important first.
 
     Every cut leaves a multiple of ``round_to`` channels, the same in every part; with ``attention`` a cut takes a whole part
@@ -142,7 +144,8 @@ def _chunked(root: str, score: Tensor, fewest: int, round_to: int, attention: st
         means.append(max([mean, *means[-1:]]))  # never before a chunk that must go first
         shares.append(1 - len(rows) * len(columns) / (parts * per_part))
         heads.append(len(rows))
-    return Group(root, tuple(chunks), tuple(means), tuple(shares), attention, tuple(heads) if attention else ())
+    left = tuple(heads) if attention else ()
+    return Group(root, tuple(chunks), tuple(means), tuple(shares), graph, attention, left)
 
 
 def dependency_graph(module: nn.Module, example: Tensor) -> Any:
@@ -180,16 +183,36 @@ def dependency_graph(module: nn.Module, example: Tensor) -> Any:
     return graph
 
 
-def remove(module: nn.Module, example: Tensor, groups: Sequence[Group], counts: Mapping[int, int]) -> nn.Module:
-    """A copy of ``module`` without the first ``counts[g]`` chunks of group g."""
-    copied = copy.deepcopy(module)
-    graph = dependency_graph(copied, example)
+def remove(module: nn.Module, groups: Sequence[Group], counts: Mapping[int, int]) -> nn.Module:
+    """A copy of ``module``, in which ``groups`` were found, in eval mode and without the first ``counts[g]`` chunks of group g.
+
+    What goes from a layer goes at once: every channel is named as it was numbered when the groups were found.
+    """
+    import torch_pruning as tp
+
+    copied = copy.deepcopy(module).eval()
+    gone: dict[tuple[str, Any], tuple[Any, set[int]]] = {}  # by layer and side (what it reads, what it gives)
     for g, count in counts.items():
         if not count:
             continue
         group = groups[g]
-        root = copied.get_submodule(group.root)
-        graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, group.gone(count)).prune()
+        graph = group.graph
+        names = {part: name for name, part in graph.model.named_modules()}
+        names |= {parameter: name for name, parameter in graph.model.named_parameters()}
+        root = graph.model.get_submodule(group.root)
+        cut = graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, group.gone(count))
+        for dep, channels in cut:
+            if dep.target.module in names:  # not an operation between layers
+                where = names[dep.target.module], dep.handler
+                gone.setdefault(where, (dep.target, set()))[1].update(channels)
         if group.attention is not None:
             set_heads(copied, {group.attention: group.heads[count - 1]})
+    for (name, prune), (node, channels) in gone.items():
+        prune.__self__.pruning_dim = node.pruning_dim
+        if node.type == tp.ops.OPTYPE.PARAMETER:
+            path, _, leaf = name.rpartition(".")
+            owner = copied.get_submodule(path)
+            setattr(owner, leaf, prune(getattr(owner, leaf), sorted(channels)))
+        else:
+            prune(copied.get_submodule(name), sorted(channels))
     return copied

@@ -69,7 +69,6 @@ def ordered_chunks(
 
 def bisect(
     module: nn.Module,
-    example: Tensor,
     groups: Sequence[Group],
     order: Sequence[int],
     cost: Cost,
@@ -82,7 +81,7 @@ def bisect(
     def achieved(count: int) -> float:
         if count not in tried:
             counts: Mapping[int, int] = Counter(order[:count])
-            pruned = remove(module, example, groups, counts)
+            pruned = remove(module, groups, counts)
             tried[count] = Cut(pruned, 1 - cost(pruned) / before)
         return tried[count].achieved
 

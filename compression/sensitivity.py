@@ -107,7 +107,7 @@ def scan(
         gone = group.gone(count)
 
         def point(g: int = g, count: int = count, gone: list[int] = gone, group: Group = group) -> dict[str, Any]:
-            return measure(remove(module, example, groups, {g: count}), group.shares[count - 1], len(gone))
+            return measure(remove(module, groups, {g: count}), group.shares[count - 1], len(gone))
 
         key = ["without", identity, options.size, options.renew_norms, group.root, gone]
         curves[group.root].append(Point(**context.cached(key, point)))
