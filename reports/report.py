@@ -84,11 +84,10 @@ def _notebooks(loaded: Run) -> list[str]:
 def _write_notebooks(run: Path, out: Path, names: list[str]) -> None:
     from jupyter_core.utils import ensure_event_loop
 
-    from depthbench.reports.notebook import write_notebook
+    from depthbench.reports.notebook import write_notebooks
 
     with closing(ensure_event_loop()):  # Jupyter makes one for this thread and would leave it open
-        for name in names:
-            write_notebook(run, out, name)
+        write_notebooks(run, out, names)
 
 
 def _write_page(loaded: Run, out: Path, tell: Progress, notebooks: list[str]) -> Path:
