@@ -144,8 +144,8 @@ def _chunked(graph: Any, root: str, score: Tensor, fewest: int, round_to: int, a
         means.append(max([mean, *means[-1:]]))  # never before a chunk that must go first
         shares.append(1 - len(rows) * len(columns) / (parts * per_part))
         heads.append(len(rows))
-    left = tuple(heads) if attention else ()
-    return Group(root, tuple(chunks), tuple(means), tuple(shares), graph, attention, left)
+    of_heads = tuple(heads) if attention else ()
+    return Group(root, tuple(chunks), tuple(means), tuple(shares), graph, attention, of_heads)
 
 
 def dependency_graph(module: nn.Module, example: Tensor) -> Any:
