@@ -40,9 +40,13 @@ def test_macs_and_parameters_of_layers_with_known_cost() -> None:
             return x @ x.transpose(1, 2)
 
     pixels = 16 * 16
+    network = Known()
+    network.linear.eval()
+    modes = [part.training for part in network.modules()]
     conv, depthwise, linear, product = pixels * 27 * 8, pixels * 25 * 8, pixels * 8 * 4, pixels * pixels * 4
-    assert count_macs(Known(), torch.zeros(1, 3, 32, 32)) == conv + 2 * depthwise + linear + product
-    assert count_params(Known()) == 28 * 8 + 26 * 8 + 36
+    assert count_macs(network, torch.zeros(1, 3, 32, 32)) == conv + 2 * depthwise + linear + product
+    assert [part.training for part in network.modules()] == modes == [True, True, True, False]
+    assert count_params(network) == 28 * 8 + 26 * 8 + 36
 
 
 def check(parent: nn.Module, tolerance: float) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,16 @@ def test_one_recipe_for_the_children() -> None:
         assert (finetune["step"], finetune["samples"]) == ("finetune", one["config"]["samples"])
         assert finetune["data"] == expected["data"]
         assert one["command"].startswith(f"depthbench train {model} --recipe prune30 ")
+
+
+def test_a_shipped_file_that_changes_is_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("depthbench.suites.models.WEIGHTS", tmp_path)
+    assert resolve_model("tst-t").digest == "untrained"
+    path = weights_path("tst-t")
+    for turn, value in enumerate((b"one", b"two")):
+        path.write_bytes(value)
+        os.utime(path, ns=(turn, turn))
+        assert resolve_model("tst-t").digest == file_sha256(path)
 
 
 @pytest.mark.parametrize("model", SHIPPED)
