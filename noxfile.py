@@ -41,7 +41,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests."""
     install(session, "--no-compile", *group("test"))  # what is imported is compiled then, a third of all that is there
     workers = str(1 + (os.cpu_count() or 1))  # some tests wait for a board or a deadline
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": None}  # None: not set
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": None}  # unset: with it each process compiles anew
     session.run("pytest", "-n", workers, "--dist", "worksteal", *session.posargs, env=environment)
 
 

@@ -7,6 +7,7 @@ to go so that the network costs what was asked. Nothing here knows a model by na
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,7 @@ def prune(module: nn.Module, options: PruneOptions, context: Context | None = No
     ``ValueError`` for a target that cannot be met within 5 points, for what needs a context without one, and for a network
     that concatenates channels no weight has made (an edge map) anywhere but behind one tensor of features.
     """
+    module = copy.deepcopy(module)  # costs are counted by running it, which must leave nothing in the caller's
     name, kind, ratio = options.target
     example = torch.zeros(1, 3, *options.size, device=next(module.parameters()).device)
     cost = cost_of(options, example, context)

@@ -25,7 +25,7 @@ OFFLINE = """{% extends "index.html.j2" %}
 _EMPTY = "get_ipython().reset(new_session=True)"
 
 
-def write_notebooks(run: Path, out: Path, names: Sequence[str] = ("overview",)) -> None:
+def write_notebooks(run: Path, out: Path, names: Sequence[str]) -> None:
     """Execute notebooks of this package on ``run`` and write ``<name>.ipynb`` and ``<name>.html`` of each into ``out``.
 
     The kernel is this interpreter's own, and one for all: what it imports takes longer than what a notebook does. Each begins
@@ -68,8 +68,10 @@ class _Kernel(AsyncKernelManager):
         connection = self.client()
         connection.start_channels()
         await connection.wait_for_ready()
-        await connection.execute_interactive(_EMPTY, store_history=False)
+        reply = await connection.execute_interactive(_EMPTY, store_history=False)
         self.hang_up()
+        if reply["content"]["status"] != "ok":
+            raise RuntimeError(f"the notebooks' kernel could not be emptied: {reply['content'].get('evalue')}")
 
 
 def _write_notebook(run: Path, out: Path, name: str, kernel: _Kernel) -> None:

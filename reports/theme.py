@@ -124,6 +124,8 @@ def rc(theme: Theme) -> Any:
         "grid.linewidth": 0.8,
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "figure.autolayout": False,  # a figure whose layout is settled keeps it, whatever the user's own matplotlibrc says
+        "figure.constrained_layout.use": False,
     }
 
 

@@ -49,6 +49,23 @@ def test_macs_and_parameters_of_layers_with_known_cost() -> None:
     assert count_params(network) == 28 * 8 + 26 * 8 + 36
 
 
+def test_the_network_that_is_pruned_is_neither_run_nor_changed() -> None:
+    class Counting(nn.Sequential):
+        runs = 0
+
+        def forward(self, rgb: Tensor) -> Tensor:
+            self.runs += 1
+            return super().forward(rgb)  # type: ignore[no-any-return]
+
+    parent = Counting(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 3, padding=1))
+    for ratio in (0.001, 0.4):  # with the first nothing is near enough to go
+        child, _ = pruned(parent, macs_ratio=ratio, round_to=16)
+        assert child is not parent
+        assert child.runs > 0
+    assert parent.runs == 0
+    assert all(part.training for part in parent.modules())
+
+
 def check(parent: nn.Module, tolerance: float) -> nn.Module:
     before = {key: value.clone() for key, value in parent.state_dict().items()}
     child, report = pruned(parent, macs_ratio=0.3)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import html.parser
 import itertools
@@ -18,6 +19,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from depthbench.reports.load import COLUMNS, Run, load_run
+from depthbench.reports.notebook import _Kernel
 from depthbench.reports.page import Figures, render_page
 from depthbench.reports.pareto import fronts
 from depthbench.reports.report import build_report, write_tables
@@ -124,6 +126,27 @@ def test_whole_report(built: tuple[Path, Path, list[str]]) -> None:
     assert str(root) not in (out / "overview.ipynb").read_text(encoding="utf-8")
     shown = (out / "overview.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href|from)\s*=?\s*["']https?:""", shown)
+
+
+def test_a_kernel_forgets_the_names_of_the_notebook_before() -> None:
+    async def left() -> tuple[int, str]:
+        kernel = _Kernel(kernel_name="python3")
+        await kernel.start_kernel(extra_arguments=["--log-level=ERROR"])
+        try:
+            for code in ("value = 3", "pass"):
+                connection = kernel.client()
+                connection.start_channels()
+                await connection.wait_for_ready()
+                reply = await connection.execute_interactive(code, user_expressions={"known": "'value' in globals()"})
+                known = reply["content"]["user_expressions"]["known"]["data"]["text/plain"]
+                assert known == str(code != "pass")
+                await kernel.forget()
+            return reply["content"]["execution_count"], known
+        finally:
+            kernel.hang_up()
+            await kernel.shutdown_kernel(now=True)
+
+    assert asyncio.run(left()) == (1, "False")
 
 
 def tables(notebook: Path) -> list[tuple[str, list[dict[str, str]]]]:
